@@ -1,0 +1,87 @@
+"""Every error that kquant raises on purpose.
+
+::
+
+    KQuantError
+    ├── UnknownTypeError        no tensor type or file type of that name or id     (also LookupError)
+    ├── UnsupportedTypeError    a type that exists, but has no codec for this       (also NotImplementedError)
+    ├── ShapeError              a row length, byte count or shape that cannot be    (also ValueError)
+    ├── NonFiniteError          NaN or infinity where a number is needed            (also ValueError)
+    ├── InvalidDataError        packed blocks that ggml_validate_row_data refuses   (also ValueError)
+    ├── GGUFError               a file that is not valid GGUF                       (also ValueError)
+    │   ├── GGUFTruncatedError  it ends before what its header promises
+    │   └── GGUFLimitError      a count, length or nesting beyond kquant's limits
+    ├── ImatrixError            an importance matrix that cannot be read or does not fit   (also ValueError)
+    ├── OptionError             options that contradict each other or the model     (also ValueError)
+    └── OutputError             the result cannot be written                        (also OSError)
+
+A message says what was expected, what was found and where.  The library raises; only the
+command prints.
+
+>>> from kquant.errors import KQuantError, ShapeError
+>>> issubclass(ShapeError, KQuantError) and issubclass(ShapeError, ValueError)
+True
+"""
+
+__all__ = [
+    "GGUFError",
+    "GGUFLimitError",
+    "GGUFTruncatedError",
+    "ImatrixError",
+    "InvalidDataError",
+    "KQuantError",
+    "NonFiniteError",
+    "OptionError",
+    "OutputError",
+    "ShapeError",
+    "UnknownTypeError",
+    "UnsupportedTypeError",
+]
+
+
+class KQuantError(Exception):
+    """The root of kquant's errors."""
+
+
+class UnknownTypeError(KQuantError, LookupError):
+    """There is no tensor type or file type of that name or id."""
+
+
+class UnsupportedTypeError(KQuantError, NotImplementedError):
+    """The type exists in ggml, but kquant has no codec that does what was asked."""
+
+
+class ShapeError(KQuantError, ValueError):
+    """A row length, byte count or shape does not fit the tensor type."""
+
+
+class NonFiniteError(KQuantError, ValueError):
+    """NaN or infinity in values or importance weights that must be finite."""
+
+
+class InvalidDataError(KQuantError, ValueError):
+    """Packed blocks hold a scale that is NaN or infinite."""
+
+
+class GGUFError(KQuantError, ValueError):
+    """The file is not valid GGUF."""
+
+
+class GGUFTruncatedError(GGUFError):
+    """The file ends before what its header promises."""
+
+
+class GGUFLimitError(GGUFError):
+    """A count, length or nesting depth is beyond the limits that protect memory."""
+
+
+class ImatrixError(KQuantError, ValueError):
+    """An importance matrix cannot be read, or does not fit the model."""
+
+
+class OptionError(KQuantError, ValueError):
+    """Options contradict each other or the model."""
+
+
+class OutputError(KQuantError, OSError):
+    """The result cannot be written: no space, no permission, output equals input."""
