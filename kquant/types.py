@@ -116,7 +116,7 @@ class TensorType(Enum, metaclass=_Registry):
     @property
     def is_quantized(self) -> bool:
         """True for the block formats, as `ggml_is_quantized` has it."""
-        return not self.removed and self.name[0] not in "FIB" or self.name.startswith("IQ")
+        return (not self.removed and self.name[0] not in "FIB") or self.name.startswith("IQ")
 
     @property
     def bits_per_element(self) -> float:

@@ -1,0 +1,120 @@
+"""Quantize, dequantize and requantize GGUF models, byte for byte as ggml does it.
+
+::
+
+    kquant.quantize(x, "Q4_K")                            rows of floats -> packed rows
+    kquant.dequantize(data, "Q4_K")                       packed rows -> float32
+    kquant.QuantizedTensor                                packed rows that know their type and shape
+    kquant.open("model.gguf")                             metadata and memory-mapped tensors of a file
+    kquant.plan("model.gguf", "Q4_K_M")                   what would become of each tensor, and why
+    kquant.requantize("in.gguf", "out.gguf", "Q4_K_M")    what llama-quantize does
+
+Whatever needs NumPy or Numba is loaded when it is first used (PEP 562): importing kquant takes
+milliseconds and compiles nothing.
+
+>>> import kquant
+>>> kquant.TensorType["Q4_K"].bits_per_element
+4.5
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from kquant.errors import (
+    GGUFError,
+    GGUFLimitError,
+    GGUFTruncatedError,
+    ImatrixError,
+    InvalidDataError,
+    KQuantError,
+    NonFiniteError,
+    OptionError,
+    OutputError,
+    ShapeError,
+    UnknownTypeError,
+    UnsupportedTypeError,
+)
+from kquant.types import FileType, TensorType
+
+if TYPE_CHECKING:
+    from kquant.codec import dequantize, quantize
+    from kquant.imatrix import Imatrix, load_imatrix
+    from kquant.model import Model, open
+    from kquant.plan import Plan, PlanRow, plan
+    from kquant.requantize import requantize
+    from kquant.tensor import QuantizedTensor
+
+__all__ = [
+    "FileType",
+    "GGUFError",
+    "GGUFLimitError",
+    "GGUFTruncatedError",
+    "Imatrix",
+    "ImatrixError",
+    "InvalidDataError",
+    "KQuantError",
+    "Model",
+    "NonFiniteError",
+    "OptionError",
+    "OutputError",
+    "Plan",
+    "PlanRow",
+    "QuantizedTensor",
+    "ShapeError",
+    "TensorType",
+    "UnknownTypeError",
+    "UnsupportedTypeError",
+    "__version__",
+    "dequantize",
+    "load_imatrix",
+    "open",
+    "plan",
+    "quantize",
+    "requantize",
+]
+
+__version__ = "0.1.0"
+
+# public name -> the module that is imported when the name is first used
+_LAZY = {
+    "Imatrix": "kquant.imatrix",
+    "Model": "kquant.model",
+    "Plan": "kquant.plan",
+    "PlanRow": "kquant.plan",
+    "QuantizedTensor": "kquant.tensor",
+    "dequantize": "kquant.codec",
+    "load_imatrix": "kquant.imatrix",
+    "open": "kquant.model",
+    "plan": "kquant.plan",
+    "quantize": "kquant.codec",
+    "requantize": "kquant.requantize",
+}
+
+
+class _Package(ModuleType):
+    """Loads names on first use, and keeps `kquant.plan` and `kquant.requantize` functions.
+
+    Importing a submodule sets it as an attribute of its package, which would hide the public
+    function of the same name.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_LAZY[name]), name)
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _LAZY and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_LAZY})
+
+
+sys.modules[__name__].__class__ = _Package
