@@ -1,0 +1,121 @@
+"""The command `kquant`: one module per subcommand; the only place that prints or exits.
+
+Exit codes: 0 done; 1 an error that the message explains; 2 wrong usage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+
+from kquant import KQuantError, __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+__all__ = ["cli", "main", "printable"]
+
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+# every subcommand and what the overview says of it; the module of a subcommand is imported when it is used
+COMMANDS = {
+    "quantize": "Turn a GGUF model into another file type, as llama-quantize does.",
+    "demo": "Requantize a real 135M-parameter model and compare with llama-quantize.",
+    "types": "List tensor types or file types.",
+}
+
+
+class _Commands(click.Group):
+    """Loads a subcommand when it is used, so that the overview costs nothing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"kquant.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Quantize GGUF models, byte for byte as llama-quantize does it."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (default: the process's) and return its exit code."""
+    _prepare_process()
+    try:
+        cli.main(arguments, prog_name="kquant", standalone_mode=False)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "kquant"
+        return _fail(error.format_message(), f"see `{where} --help`", EXIT_USAGE)
+    except click.Abort:
+        return _fail("interrupted; nothing is left behind", None, EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of a pipe has left, as `| head` does; keep the interpreter's last flush quiet too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except (KQuantError, OSError) as error:
+        return _fail(_message(error), getattr(error, "hint", None), EXIT_ERROR)
+    return 0
+
+
+def _prepare_process() -> None:
+    # end on these signals as on an error, so that a half-written file is removed; `nohup` stays respected
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _unwind)
+    # arrows and odd tensor names must not fail on a terminal that cannot show them
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _fail(message: str, hint: str | None, code: int) -> int:
+    click.echo(f"kquant: error: {printable(' '.join(message.split()))}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return code
+
+
+def printable(text: str) -> str:
+    """Text from a file, safe to show: control characters and broken Unicode become escapes.
+
+    >>> printable("blk.0\\x1b[2J")
+    'blk.0\\\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

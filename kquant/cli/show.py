@@ -1,0 +1,206 @@
+"""Tables and progress: what the commands draw.  Colours and bars on terminals, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from kquant.cli import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from rich.console import RenderableType
+    from rich.progress import Task, TaskID
+    from typing_extensions import Self
+
+    from kquant.plan import Plan, PlanRow
+    from kquant.types import TensorType
+
+__all__ = ["Grid", "Progress", "change", "share", "size", "summary", "tensors", "write"]
+
+# wide enough for any table where the output is not a terminal and nothing needs to be folded
+PLAIN_WIDTH = 240
+
+
+def size(n_bytes: float) -> str:
+    """Bytes for people, in powers of 1024.
+
+    >>> size(999), size(105_454_144), size(4 << 30)
+    ('999 B', '100.6 MiB', '4.00 GiB')
+    """
+    if n_bytes < 1024:
+        return f"{n_bytes:.0f} B"
+    for unit in ("KiB", "MiB"):
+        n_bytes /= 1024
+        if n_bytes < 1024:
+            return f"{n_bytes:.1f} {unit}"
+    return f"{n_bytes / 1024:.2f} GiB"
+
+
+def share(part: float, whole: float) -> str:
+    """A part in per cent of the whole.
+
+    >>> share(1, 8)
+    '12.5 %'
+    """
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def write(*things: RenderableType) -> None:
+    """Print tables and texts, one below the other, to standard output."""
+    console = Console(highlight=False, markup=False)
+    if console.is_terminal:
+        console.print(*things, sep="\n")
+        return
+    console.width = PLAIN_WIDTH
+    with console.capture() as captured:
+        console.print(*things, sep="\n")
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+class Grid:
+    """A table without lines; a header that begins with `>` stands over right-aligned figures."""
+
+    def __init__(self, *headers: str, folds: str | None = None) -> None:
+        self.table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for header in headers:
+            text, figures = header.lstrip(">"), header.startswith(">")
+            self.table.add_column(text, justify="right" if figures else "left", no_wrap=text != folds)
+
+    def row(self, *cells: object, style: str | None = None) -> None:
+        """Add a row; nothing in a cell is taken for markup or for the terminal's control characters."""
+        self.table.add_row(*(Text(printable(str(cell))) for cell in cells), style=style)
+
+    def __rich__(self) -> Table:
+        return self.table
+
+
+def change(row: PlanRow) -> str:
+    """What becomes of a tensor's type."""
+    return f"{row.type.name} → {row.new_type.name}" if row.converts else row.type.name
+
+
+def tensors(plan: Plan) -> Grid:
+    """Every tensor of a plan: what it is, what it becomes, and why."""
+    grid = Grid("tensor", "shape", "type", ">size", "reason", folds="reason")
+    for row in plan.rows:
+        shape = " × ".join(map(str, row.shape))
+        grid.row(
+            row.name,
+            shape,
+            change(row),
+            size(row.new_bytes),
+            row.reason,
+            style=None if row.converts else "dim",
+        )
+    return grid
+
+
+def summary(plan: Plan) -> Iterator[RenderableType]:
+    """Sizes and bits per weight before and after, tensors per type, and fallbacks with their share."""
+    sizes = Grid("", ">size", ">bits per weight")
+    sizes.row("source", size(plan.bytes), f"{plan.bits_per_weight:.2f}")
+    sizes.row("result", size(plan.new_bytes), f"{plan.new_bits_per_weight:.2f}")
+    yield sizes
+
+    count: Counter[TensorType] = Counter()
+    n_bytes: Counter[TensorType] = Counter()
+    for row in plan.rows:
+        count[row.new_type] += 1
+        n_bytes[row.new_type] += row.new_bytes
+    types = Grid("type", ">tensors", ">size", ">share", ">bits per element")
+    for t, n in n_bytes.most_common():
+        types.row(t.name, count[t], size(n), share(n, plan.new_bytes), f"{t.bits_per_element:g}")
+    yield from ("", types)
+    yield from fallbacks(plan)
+
+
+def fallbacks(plan: Plan) -> Iterator[RenderableType]:
+    """Which tensors could not have the type that was meant for them, and their share of the bytes."""
+    groups: defaultdict[tuple[TensorType, TensorType], list[int]] = defaultdict(list)
+    for row in plan.rows:
+        if row.fallback_from:
+            groups[row.fallback_from, row.new_type].append(row.new_bytes)
+    if not groups:
+        return
+    count, total = sum(map(len, groups.values())), sum(map(sum, groups.values()))
+    yield ""
+    yield Text(
+        f"{count} of {len(plan.rows)} tensors, {share(total, plan.new_bytes)} of the bytes, fall back to "
+        "another type: the block size does not divide their rows.",
+        style="yellow",
+    )
+    grid = Grid("meant", ">block size", "made", ">tensors", ">size", ">share")
+    for (meant, made), found in sorted(groups.items(), key=lambda item: -sum(item[1])):
+        n = sum(found)
+        grid.row(meant.name, meant.block_size, made.name, len(found), size(n), share(n, plan.new_bytes))
+    yield grid
+
+
+class Progress:
+    """Reports (done bytes, all bytes): a bar with speed and time left on a terminal, else ten lines."""
+
+    def __init__(self, label: str) -> None:
+        self.label = printable(label)
+        self._bar: RichProgress | None = None
+        self._tenth = 0
+        self._started = 0.0
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        console = Console(stderr=True, highlight=False, markup=False)
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=30),
+                TaskProgressColumn(),
+                _Figures(),
+            )
+            self._bar = RichProgress(*columns, console=console)
+            self._bar.start()
+            self._task: TaskID = self._bar.add_task(self.label, total=None)
+        else:
+            click.echo(self.label, err=True)
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say that `done` of `total` bytes are processed."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=total)
+            return
+        tenth = 10 * done // total if total else 10
+        if tenth > self._tenth:
+            self._tenth = tenth
+            speed = done / (time.monotonic() - self._started)
+            click.echo(f"{10 * tenth:4} %  {size(done)} of {size(total)}  {size(speed)}/s", err=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+class _Figures(ProgressColumn):
+    """Bytes done, speed and time left; the time that it took when all is done."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text("preparing", style="dim")
+        speed = task.finished_speed or task.speed
+        words = [f"{size(task.completed)} of {size(task.total)}", f"{size(speed)}/s" if speed else ""]
+        if task.finished:
+            words.append(f"{task.finished_time or 0:.1f} s")
+        elif task.time_remaining is not None:
+            words.append(f"{task.time_remaining:.0f} s left")
+        return Text("  ".join(filter(None, words)))
