@@ -1,0 +1,155 @@
+"""The promises of the package as a whole: what an import does, which names there are, who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import kquant
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(kquant.__file__).parent
+MODULES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "kquant."))
+
+
+def python(code: str, *arguments: str) -> str:
+    """Standard output of a new interpreter that runs the code with warnings as errors."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+IMPORTED = "import sys; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+
+
+def test_import_loads_no_array_library_and_no_compiler() -> None:
+    loaded = python(f"import kquant; {IMPORTED}").split()
+    assert not {"numpy", "numba", "llvmlite", "gguf", "click", "rich"} & set(loaded)
+
+
+def test_import_changes_nothing_global() -> None:
+    python(
+        """
+import decimal, locale, logging, os, random, signal, sys, threading, warnings
+import numpy as np, numba
+
+def state():
+    return (
+        dict(os.environ), os.getcwd(), list(sys.path), sys.getrecursionlimit(), sys.excepthook,
+        locale.setlocale(locale.LC_ALL), list(warnings.filters), random.getstate(), np.geterr(),
+        np.random.get_state()[1].tolist(), np.get_printoptions(), logging.root.level,
+        list(logging.root.handlers), threading.active_count(), signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM), numba.config.CACHE_DIR, numba.get_num_threads(),
+    )
+
+before = state()
+import kquant
+for name in kquant.__all__:
+    getattr(kquant, name)
+import kquant.cli
+for was, now in zip(before, state()):
+    assert was == now, (was, now)
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["types"],
+        ["quantize", "--help"],
+        ["quantize", "--dry-run", str(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf"), "Q4_K_M"],
+    ],
+    ids=lambda a: " ".join(a[:2]),
+)
+def test_the_command_answers_at_once_without_the_compiler(arguments: list[str]) -> None:
+    answer = python(
+        f"import time, kquant.cli, sys; assert kquant.cli.main(sys.argv[1:]) == 0; {IMPORTED};"
+        "print(time.process_time())",
+        *arguments,
+    ).splitlines()
+    assert not {"numba", "llvmlite"} & set(answer[-2].split())
+    assert float(answer[-1]) < (0.3 if arguments[0] == "--help" else 1)
+
+
+def test_version() -> None:
+    try:
+        assert metadata.version("kquant-gguf") == kquant.__version__
+    except metadata.PackageNotFoundError:
+        pytest.skip("kquant is used from its folder, without being installed")
+
+
+def test_the_changelog_speaks_of_this_version() -> None:
+    assert f"## [{kquant.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_lazy_names_are_those_that_type_checkers_see() -> None:
+    tree = ast.parse(inspect.getsource(kquant))
+    block = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+    seen = {a.name: n.module for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert seen == kquant._LAZY
+    assert set(kquant.__all__) <= set(dir(kquant))
+
+
+@pytest.mark.parametrize("name", [n for n in kquant.__all__ if n != "__version__"])
+def test_public_names_are_documented_with_an_example(name: str) -> None:
+    thing = getattr(kquant, name)
+    assert inspect.getdoc(thing)
+    if inspect.isfunction(thing):
+        assert ">>>" in (inspect.getdoc(thing) or "")
+
+
+def test_unknown_attribute() -> None:
+    with pytest.raises(AttributeError, match="module 'kquant' has no attribute 'dequantise'"):
+        kquant.dequantise  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["plan", "requantize"])
+def test_functions_stay_functions_when_their_module_is_imported(name: str) -> None:
+    module = importlib.import_module(f"kquant.{name}")
+    assert isinstance(module, ModuleType)
+    assert inspect.isfunction(getattr(kquant, name))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_are_small_and_documented(name: str) -> None:
+    source = inspect.getsource(importlib.import_module(name))
+    assert ast.get_docstring(ast.parse(source))
+    assert len(source.splitlines()) <= 300
+
+
+# part -> the parts of kquant that it may import
+LAYERS = {
+    "errors": [],
+    "types": ["errors"],
+    "gguf": ["errors", "types"],
+    "policy": ["errors", "types"],
+    "imatrix": ["errors", "gguf"],
+    "plan": ["errors", "types", "gguf", "policy", "imatrix"],
+    "jit": [],
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The parts of kquant that a module imports, `kquant.gguf.reader` being part `gguf`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    froms = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    plain = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    return {name.split(".")[1] for name in froms | plain if name.startswith("kquant.")}
