@@ -1,0 +1,138 @@
+"""A file that appears under its name only when it is complete."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Condition
+
+from kquant.errors import OutputError
+
+_CANNOT_PREALLOCATE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems answer that cannot claim space in advance."""
+
+
+class PartFile:
+    """A file of a known size, written beside its target in any order from any thread.
+
+    The whole size is claimed at once, so that a full disk is found before the work and not after it.
+    What is not written is zero.  Every failure of the operating system becomes an `OutputError` that
+    names the target; one while making or committing the file removes it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     target = Path(folder, "greeting")
+    ...     part = PartFile(target, 6)
+    ...     part.write(2, b"llo")
+    ...     part.write(0, b"he")
+    ...     before = target.exists()
+    ...     part.commit()
+    ...     before, target.read_bytes()
+    (False, b'hello\\x00')
+    """
+
+    def __init__(self, path: str | os.PathLike[str], n_bytes: int) -> None:
+        self.path = Path(path)
+        self.n_bytes = n_bytes
+        self._target = Path(os.path.realpath(path))  # behind a symbolic link, as open() has it
+        self._temporary: Path | None = None
+        self._fd = -1
+        self._open = False
+        self._n_writing = 0
+        self._changed = Condition()
+        with self._clean_failure():
+            self._create()
+
+    def _create(self) -> None:
+        """Makes the temporary file in its full size, with the permissions that open() would give."""
+        existing = self._target.stat() if self._target.exists() else None
+        if existing and not stat.S_ISREG(existing.st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file or a new name")
+        if existing and not os.access(self._target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        temporary = self._target.with_name(f".{self._target.name[:40]}.{secrets.token_hex(4)}.part")
+        self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        self._temporary, self._open = temporary, True
+        if existing:
+            temporary.chmod(stat.S_IMODE(existing.st_mode))
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._fd, 0, self.n_bytes)
+            except OSError as error:
+                if error.errno not in _CANNOT_PREALLOCATE:
+                    raise
+        os.ftruncate(self._fd, self.n_bytes)
+
+    def write(self, position: int, data: bytes | memoryview) -> None:
+        """Writes all of the bytes at `position`."""
+        rest = memoryview(data)
+        with self._changed:
+            self.check_open()
+            self._n_writing += 1
+        try:
+            while rest:  # the system may take less than it is given
+                n_bytes = self._write_some(position, rest)
+                rest, position = rest[n_bytes:], position + n_bytes
+        except OSError as error:
+            raise self._failure(error) from error
+        finally:
+            with self._changed:
+                self._n_writing -= 1
+                self._changed.notify_all()
+
+    def _write_some(self, position: int, data: memoryview) -> int:
+        if hasattr(os, "pwrite"):
+            return os.pwrite(self._fd, data, position)
+        with self._changed:  # Windows: the file has one position for all threads
+            os.lseek(self._fd, position, os.SEEK_SET)
+            return os.write(self._fd, data)
+
+    def commit(self) -> None:
+        """Gives the file its name, replacing what had it, after all bytes have reached the disk."""
+        self.check_open()
+        with self._clean_failure():
+            os.fsync(self._fd)
+            self._close()
+            if self._temporary:
+                self._temporary.replace(self._target)
+            self._temporary = None
+
+    def abort(self) -> None:
+        """Waits for the writes under way and removes the file; does nothing after a `commit`."""
+        self._close()
+        if self._temporary:
+            self._temporary.unlink(missing_ok=True)
+        self._temporary = None
+
+    def check_open(self) -> None:
+        """Raises `OutputError` after a commit or an abort."""
+        if not self._open:
+            raise OutputError(f"{self.path}: expected an open file, got one that is committed or aborted")
+
+    def _close(self) -> None:
+        """Closes the file once no thread writes to it: the system may give its number to another file."""
+        with self._changed:
+            self._open = False
+            self._changed.wait_for(lambda: not self._n_writing)
+            fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    @contextmanager
+    def _clean_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.abort()
+            raise self._failure(error) from error
+        except BaseException:
+            self.abort()
+            raise
+
+    def _failure(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.path}: cannot write {self.n_bytes} bytes: {error.strerror or error}")

@@ -1,0 +1,189 @@
+"""GGUF files for reading: metadata, and tensors as memory-mapped bytes."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kquant.errors import GGUFError, GGUFTruncatedError
+from kquant.gguf.header import Header, TensorInfo, parse_header
+from kquant.gguf.shards import check_shard, check_tensor_count, shard_paths
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["GGUFFile", "TensorInfo", "expand_shards", "read", "read_shard"]
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenFile:
+    path: Path
+    header: Header
+    map: mmap.mmap | bytes
+    """The bytes of the file; an empty file cannot be mapped."""
+
+
+class GGUFFile:
+    """A GGUF model for reading: one file, or all of its shards.  Made by `read`.
+
+    Nothing but the header is touched until `data` is asked for.  A context manager; after `close` no
+    more data can be had, while the metadata and the arrays handed out before stay valid, because they
+    hold the memory map.
+
+    Attributes:
+        paths: The files, the first shard first.
+        version: 2 or 3, as the first file has it.
+        byteorder: "little" or "big", of the metadata and of the tensor data.
+        alignment: Bytes that the tensor data is aligned to, as the first file has it.
+        metadata: The key/value pairs of the first file.
+        shard_metadata: The key/value pairs of each file.
+        tensors: The tensors by name, in the order of the files.
+        data_offsets: For each file the byte where its tensor data starts.
+        file_bytes: The size of each file.
+    """
+
+    def __init__(self, files: Sequence[_OpenFile]) -> None:
+        header = files[0].header
+        self.paths = tuple(file.path for file in files)
+        self.version = header.version
+        self.byteorder = header.byteorder
+        self.metadata = header.metadata
+        self.alignment = header.metadata.alignment
+        self.shard_metadata = tuple(file.header.metadata for file in files)
+        self.data_offsets = tuple(file.header.data_offset for file in files)
+        self.file_bytes = tuple(len(file.map) for file in files)
+        self._maps = tuple(file.map for file in files)
+        tensors: dict[str, TensorInfo] = {}
+        for file in files:
+            if file.header.byteorder != self.byteorder:
+                raise GGUFError(
+                    f"{file.path}: expected {self.byteorder} endian as {self.paths[0]}, "
+                    f"got {file.header.byteorder} endian"
+                )
+            for name, info in file.header.tensors.items():
+                if name in tensors:
+                    raise GGUFError(
+                        f"{file.path}: tensor {name!r}: expected unique names, "
+                        f"got one that {self.paths[tensors[name].shard]} has, too"
+                    )
+                tensors[name] = info
+        self.tensors = MappingProxyType(tensors)
+
+    def data(self, info: TensorInfo) -> NDArray[np.uint8]:
+        """The packed rows of a tensor: uint8, shape `info.shape[:-1] + (info.row_bytes,)`, read-only.
+
+        The bytes are the memory-mapped file's, in its byte order.  Raises `GGUFTruncatedError` if they
+        are not there, which only a file read with `header_only` can leave open, and `GGUFError` after
+        `close`.
+        """
+        path = self.paths[info.shard]
+        if not self._maps:
+            raise GGUFError(f"{path}: tensor {info.name!r}: expected an open file, got a closed one")
+        data = self._maps[info.shard]
+        _check_within(path, info, len(data))
+        return np.ndarray((*info.shape[:-1], info.row_bytes), np.uint8, data, info.offset)
+
+    def close(self) -> None:
+        """Lets go of the memory map; it is unmapped when nothing refers to it any more."""
+        self._maps = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"GGUFFile({str(self.paths[0])!r}, {len(self.paths)} files, {len(self.tensors)} tensors)"
+
+
+def read(path: str | os.PathLike[str], *, header_only: bool = False) -> GGUFFile:
+    """Opens a GGUF model: a single file, or all shards if `path` is the first of several.
+
+    Takes milliseconds, also for vocabularies of hundreds of thousands of strings: the file is mapped,
+    not read.  Versions 2 and 3, both byte orders, any alignment.
+
+    `header_only` takes files whose tensor data is cut off.  Raises `GGUFError` for what is malformed,
+    `GGUFTruncatedError` for what ends early, `GGUFLimitError` for what is too much, `OSError` if the
+    file cannot be opened.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from kquant import TensorType
+    >>> from kquant.gguf import Metadata, TensorSpec, Writer, layout, read
+    >>> with TemporaryDirectory() as folder:
+    ...     spec = TensorSpec("bias", (3,), TensorType["I8"])
+    ...     with Writer(f"{folder}/tiny.gguf", layout(Metadata(), [spec])) as writer:
+    ...         writer.write(0, 0, b"abc")
+    ...         writer.commit()
+    ...     with read(f"{folder}/tiny.gguf") as file:
+    ...         bias = file.tensors["bias"]
+    ...         bias.shape, bias.offset, bytes(file.data(bias))
+    ((3,), 64, b'abc')
+    """
+    first = _open(Path(path), header_only=header_only)
+    paths = shard_paths(first.path, first.header.metadata)
+    if len(paths) == 1:
+        return GGUFFile([first])
+    files = [first]
+    for index, shard in enumerate(paths[1:], 1):
+        try:
+            files.append(_open(shard, index, header_only=header_only))
+        except FileNotFoundError as error:
+            raise GGUFError(
+                f"{shard}: expected shard {index + 1} of {len(paths)}, got no such file"
+            ) from error
+        check_shard(shard, files[index].header.metadata, index)
+    model = GGUFFile(files)
+    check_tensor_count(first.path, model.metadata, len(model.tensors))
+    return model
+
+
+def read_shard(path: str | os.PathLike[str], *, header_only: bool = False) -> GGUFFile:
+    """Opens one file as it is, also if it is one shard of several.  Otherwise as `read`."""
+    return GGUFFile([_open(Path(path), header_only=header_only)])
+
+
+def expand_shards(path: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The files of the model that starts at `path`; whether the others exist is not checked.
+
+    Raises `GGUFError` if `path` is a shard, but not the first or not named as shards are.
+    """
+    first = _open(Path(path), header_only=True)
+    return shard_paths(first.path, first.header.metadata)
+
+
+def _open(path: Path, shard: int = 0, *, header_only: bool) -> _OpenFile:
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
+        raise GGUFError(f"{path}: expected a regular file")
+    with path.open("rb") as file:
+        empty = os.fstat(file.fileno()).st_size == 0
+        data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    header = parse_header(data, path, shard=shard)
+    if not header_only:
+        if header.tensors and header.data_offset > len(data):
+            raise GGUFTruncatedError(
+                f"{path}: expected tensor data from byte {header.data_offset}, "
+                f"got the end of the file at byte {len(data)}"
+            )
+        for info in header.tensors.values():
+            _check_within(path, info, len(data))
+    return _OpenFile(path, header, data)
+
+
+def _check_within(path: Path, info: TensorInfo, file_bytes: int) -> None:
+    if info.offset + info.nbytes > file_bytes:
+        raise GGUFTruncatedError(
+            f"{path}: tensor {info.name!r}: expected {info.nbytes} bytes from byte {info.offset}, "
+            f"got the end of the file at byte {file_bytes}"
+        )
