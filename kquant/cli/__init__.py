@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import click
 from kquant import KQuantError, __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
 __all__ = ["cli", "main", "printable"]
@@ -66,9 +67,13 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's) and return its exit code."""
-    _prepare_process()
+    # arrows and odd tensor names must not fail where the output cannot show them
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        cli.main(arguments, prog_name="kquant", standalone_mode=False)
+        with _ending_on_signals():
+            cli.main(arguments, prog_name="kquant", standalone_mode=False)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "kquant"
         return _fail(error.format_message(), f"see `{where} --help`", EXIT_USAGE)
@@ -83,19 +88,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _prepare_process() -> None:
-    # end on these signals as on an error, so that a half-written file is removed; `nohup` stays respected
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _unwind)
-    # arrows and odd tensor names must not fail on a terminal that cannot show them
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """End on signals as on an error, so that a half-written file is removed.
+
+    Signals that are ignored, as SIGHUP is under `nohup`, stay so.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
-def _unwind(number: int, frame: FrameType | None) -> None:
+def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 

@@ -12,10 +12,21 @@ import click
 
 import kquant
 from kquant.cli import show
+from kquant.errors import OptionError, UnknownTypeError
+from kquant.options import (
+    compile_patterns,
+    parse_override,
+    parse_prune_layers,
+    parse_tensor_type,
+    read_tensor_types,
+    target_type,
+)
 from kquant.types import FileType
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+    from kquant.types import TensorType
 
 __all__ = ["quantize"]
 
@@ -181,34 +192,20 @@ def parse_options(given: dict[str, Any], order: list[str]) -> dict[str, Any]:
     if given["include_weights"] and given["exclude_weights"]:
         raise click.UsageError("--include-weights and --exclude-weights exclude each other")
     options = dict(given)
-    types, files = iter(options.pop("tensor_type")), iter(options.pop("tensor_type_file"))
-    pairs = []
-    for name in order:
-        if name == "tensor_type":
-            pairs.append(next(types))
-        elif name == "tensor_type_file":
-            pairs.extend(Path(next(files)).read_text(encoding="utf-8").split())
-    options["tensor_types"] = [parse_tensor_type(pair) for pair in pairs]
-    options["prune_layers"] = [
-        parse_layer(word) for words in options["prune_layers"] for word in words.split(",")
-    ]
-    return options
-
-
-def parse_tensor_type(pair: str) -> tuple[str, str]:
-    """Split REGEX=TENSOR_TYPE; names are compared in lower case, as upstream.
-
-    >>> parse_tensor_type("ATTN_Q=q8_0")
-    ('attn_q', 'q8_0')
-    """
-    name, _, tensor_type = pair.partition("=")
-    if not name or not tensor_type:
-        raise click.UsageError(f"--tensor-type: expected REGEX=TENSOR_TYPE, got {pair!r}")
-    return name.lower(), tensor_type
-
-
-def parse_layer(word: str) -> int:
-    """A layer number of --prune-layers."""
-    if not word.strip().isdecimal():
-        raise click.UsageError(f"--prune-layers: expected layer numbers separated by commas, got {word!r}")
-    return int(word)
+    pairs, files = iter(options.pop("tensor_type")), iter(options.pop("tensor_type_file"))
+    types: list[tuple[str, TensorType]] = []
+    try:
+        for name in order:
+            if name == "tensor_type":
+                types.append(parse_tensor_type(next(pairs)))
+            elif name == "tensor_type_file":
+                types.extend(read_tensor_types(next(files)))
+        compile_patterns(types)
+        for name in ("output_tensor_type", "token_embedding_type"):
+            options[name] = options[name] and target_type(options[name])
+        for override in options["override_kv"]:
+            parse_override(override)
+        layers = [layer for text in options["prune_layers"] for layer in parse_prune_layers(text)]
+    except (OptionError, UnknownTypeError) as error:
+        raise click.UsageError(str(error)) from error
+    return options | {"tensor_types": types, "prune_layers": layers}

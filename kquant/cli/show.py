@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import click
@@ -107,43 +107,41 @@ def tensors(plan: Plan) -> Grid:
 
 
 def summary(plan: Plan) -> Iterator[RenderableType]:
-    """Sizes and bits per weight before and after, tensors per type, and fallbacks with their share."""
+    """Sizes and bits per weight before and after, tensors per type, fallbacks, and what else to know."""
     sizes = Grid("", ">size", ">bits per weight")
     sizes.row("source", size(plan.bytes), f"{plan.bits_per_weight:.2f}")
     sizes.row("result", size(plan.new_bytes), f"{plan.new_bits_per_weight:.2f}")
     yield sizes
 
-    count: Counter[TensorType] = Counter()
-    n_bytes: Counter[TensorType] = Counter()
-    for row in plan.rows:
-        count[row.new_type] += 1
-        n_bytes[row.new_type] += row.new_bytes
     types = Grid("type", ">tensors", ">size", ">share", ">bits per element")
-    for t, n in n_bytes.most_common():
-        types.row(t.name, count[t], size(n), share(n, plan.new_bytes), f"{t.bits_per_element:g}")
+    for t, count in plan.types.items():
+        n = sum(row.new_bytes for row in plan.rows if row.new_type is t)
+        types.row(t.name, count, size(n), share(n, plan.new_bytes), f"{t.bits_per_element:g}")
     yield from ("", types)
-    yield from fallbacks(plan)
+
+    if plan.fallbacks:
+        yield from ("", *fallbacks(plan))
+    for note in plan.notes:
+        yield from ("", Text(printable(note), style="yellow"))
+    for problem in plan.problems:
+        yield from ("", Text(f"cannot be carried out: {printable(str(problem))}", style="bold red"))
 
 
 def fallbacks(plan: Plan) -> Iterator[RenderableType]:
     """Which tensors could not have the type that was meant for them, and their share of the bytes."""
-    groups: defaultdict[tuple[TensorType, TensorType], list[int]] = defaultdict(list)
-    for row in plan.rows:
-        if row.fallback_from:
-            groups[row.fallback_from, row.new_type].append(row.new_bytes)
-    if not groups:
-        return
-    count, total = sum(map(len, groups.values())), sum(map(sum, groups.values()))
-    yield ""
+    groups: defaultdict[tuple[TensorType | None, TensorType], list[int]] = defaultdict(list)
+    for row in plan.fallbacks:
+        groups[row.fallback_from, row.new_type].append(row.new_bytes)
+    count, total = len(plan.fallbacks), sum(row.new_bytes for row in plan.fallbacks)
     yield Text(
         f"{count} of {len(plan.rows)} tensors, {share(total, plan.new_bytes)} of the bytes, fall back to "
         "another type: the block size does not divide their rows.",
         style="yellow",
     )
-    grid = Grid("meant", ">block size", "made", ">tensors", ">size", ">share")
+    grid = Grid("meant", "made", ">tensors", ">size", ">share")
     for (meant, made), found in sorted(groups.items(), key=lambda item: -sum(item[1])):
         n = sum(found)
-        grid.row(meant.name, meant.block_size, made.name, len(found), size(n), share(n, plan.new_bytes))
+        grid.row(meant.name if meant else "", made.name, len(found), size(n), share(n, plan.new_bytes))
     yield grid
 
 

@@ -1,0 +1,82 @@
+"""README and docs, executed: Python sessions, and the answers of the command.
+
+Each page runs from top to bottom in a folder of its own that holds `model-f16.gguf`.
+"""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from kquant.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+class Block(NamedTuple):
+    """A fenced block of a page: its language, its text and the line of its first line."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [Block(m[1], m[2], text.count("\n", 0, m.start(2))) for m in FENCE.finditer(text)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_page(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf", tmp_path / "model-f16.gguf")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks(page):
+        if block.language == "pycon":
+            run_session(block, page, names)
+        elif block.language == "console":
+            run_commands(block, page, capfd)
+
+
+def run_session(block: Block, page: Path, names: dict[str, object]) -> None:
+    test = doctest.DocTestParser().get_doctest(block.text, names, page.name, str(page), block.line)
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    runner.run(test, out=report.append, clear_globs=False)
+    names.update(test.globs)
+    assert not runner.failures, "".join(report)
+
+
+def run_commands(block: Block, page: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        line, _, wanted = part.partition("\n")
+        program, *arguments = shlex.split(line)
+        assert program == "kquant"
+        capfd.readouterr()
+        code = main(arguments)
+        printed = capfd.readouterr()
+        got = printed.out if code == 0 else printed.err
+        assert code == 0 or "error" in wanted, f"{page.name}:{block.line}: {line}\n{got}"
+        assert doctest.OutputChecker().check_output(wanted, got, FLAGS), f"{page.name}: {line}\n{got}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_reachable() -> None:
+    linked = re.findall(r"\((\w+\.md)", (ROOT / "docs/index.md").read_text(encoding="utf-8"))
+    assert {page.name for page in PAGES if page.parent.name == "docs"} <= {"index.md", *linked}
