@@ -1,0 +1,127 @@
+"""What Q4_0, Q4_1, Q5_0 and Q5_1 share: blocks of 32 whose elements l and 16 + l share a byte."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kquant.formats.scale_search import (
+    HALF,
+    ONE,
+    ZERO,
+    affine_levels,
+    affine_search,
+    clamp,
+    largest_magnitude,
+    symmetric_levels,
+    symmetric_search,
+)
+from kquant.jit import kernel
+from kquant.lanes import (
+    Lanes,
+    Rows,
+    as_int,
+    count_up,
+    larger,
+    load,
+    load_run,
+    smaller,
+    store,
+)
+
+f32 = np.float32
+
+
+@kernel
+def reciprocal(d: Lanes) -> Lanes:
+    return np.where(d != ZERO, ONE / d, ZERO)
+
+
+@kernel
+def symmetric_block(x: Rows, nmax: f32, levels: Rows) -> Lanes:
+    """d = extreme / -nmax, and levels 0 .. 2 * nmax - 1.
+
+    1 / d overflows when every element is denormal; C then casts an infinity to an integer, which
+    is undefined.  Here such a level is the nearest that exists (and the highest for 0 * infinity).
+    """
+    extreme, _ = largest_magnitude(x, 0, 32)
+    d = extreme / -nmax
+    inverse = reciprocal(d)
+    for i in range(32):
+        store(levels, i, clamp(load(x, i) * inverse + (nmax + HALF), ZERO, nmax + nmax - ONE))
+    return d
+
+
+@kernel
+def affine_block(x: Rows, nmax: f32, levels: Rows) -> tuple[Lanes, Lanes]:
+    """d = (highest - lowest) / nmax and m = lowest, and levels 0 .. nmax.  Denormals as above."""
+    lowest = load(x, 0)
+    highest = lowest
+    for i in range(1, 32):
+        lowest, highest = smaller(load(x, i), lowest), larger(load(x, i), highest)
+    d = (highest - lowest) / nmax
+    inverse = reciprocal(d)
+    for i in range(32):
+        store(levels, i, clamp((load(x, i) - lowest) * inverse + HALF, ZERO, nmax))
+    return d, lowest
+
+
+@kernel
+def weigh(x: Rows, weights: Rows, row_mean: Rows) -> Rows:
+    """importance * sqrt(mean square of the row + x**2)."""
+    w = np.empty((32, x.shape[1]), np.float32)
+    mean = load(row_mean, 0)
+    for i in range(32):
+        xi = load(x, i)
+        store(w, i, load(weights, i) * np.sqrt(mean + xi * xi))
+    return w
+
+
+@kernel
+def symmetric_weighted(x: Rows, weights: Rows, row_mean: Rows, nmax: f32, levels: Rows) -> Lanes:
+    """d and levels 0 .. 2 * nmax - 1 of least weighted error."""
+    d, inverse = symmetric_search(x, 0, 32, weigh(x, weights, row_mean), nmax, levels)
+    symmetric_levels(x, 0, 32, inverse, nmax, levels)
+    return d
+
+
+@kernel
+def affine_weighted(x: Rows, weights: Rows, row_mean: Rows, nmax: f32, levels: Rows) -> tuple[Lanes, Lanes]:
+    """d, m and levels 0 .. nmax of least weighted error."""
+    w = weigh(x, weights, row_mean)
+    d, minimum, inverse, low = affine_search(x, 0, 32, w, nmax, f32(-0.9), f32(0.05), 36, False, levels)
+    affine_levels(x, 0, 32, inverse, low, nmax, levels)
+    return d, -minimum
+
+
+@kernel
+def store_nibbles(levels: Rows, at: int, block: Rows) -> None:
+    """Bits 0-3 of elements l and 16 + l into byte `at` + l."""
+    for i in range(16):
+        low, high = as_int(load(levels, i)), as_int(load(levels, 16 + i))
+        store(block, at + i, (low & 15) | ((high & 15) << 4))
+
+
+@kernel
+def store_fifth_bits(levels: Rows, at: int, block: Rows) -> None:
+    """Bit 4 of element l into bit l of the 32-bit number at byte `at`."""
+    for k in range(4):
+        bits = as_int(load(levels, 8 * k)) >> 4
+        for i in range(1, 8):
+            bits = bits | ((as_int(load(levels, 8 * k + i)) >> 4) << i)
+        store(block, at + k, bits)
+
+
+@kernel
+def run_nibbles(block: Rows, at: int) -> tuple[Lanes, Lanes]:
+    """Bits 0-3 of elements 0 .. 15 and of elements 16 .. 31."""
+    qs = load_run(block, at, 16)
+    return qs & 15, qs >> 4
+
+
+@kernel
+def run_fifth_bits(block: Rows, at: int) -> tuple[Lanes, Lanes]:
+    """16 * bit 4 of elements 0 .. 15 and of elements 16 .. 31."""
+    shifts = count_up(16)
+    low = load_run(block, at, 1) | (load_run(block, at + 1, 1) << 8)
+    high = load_run(block, at + 2, 1) | (load_run(block, at + 3, 1) << 8)
+    return ((low >> shifts) & 1) << 4, ((high >> shifts) & 1) << 4

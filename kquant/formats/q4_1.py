@@ -1,0 +1,71 @@
+"""Q4_1: 5 bits per element; a block of 32 with a scale and a minimum.
+
+    x = d * q + m                              q 4 bits, d and m fp16
+
+====== ===== ======= ==========================================================================
+offset bytes field   bits
+====== ===== ======= ==========================================================================
+0      2     d       fp16
+2      2     m       fp16
+4      16    qs      ``BBBBAAAA``  A = q[l], B = q[16 + l], l = 0..15
+====== ===== ======= ==========================================================================
+
+The minimum is the first of several equal ones, so it can be -0.
+
+Source: `block_q4_1` in https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
+from kquant.formats.legacy_block import affine_block, affine_weighted, run_nibbles, store_nibbles
+from kquant.jit import kernel
+from kquant.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.types import TensorType
+
+TYPE = TensorType.Q4_1
+LAYOUT = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)])
+D, M, QS = offsets(LAYOUT, TYPE)
+WHOLE_ROW = True
+NMAX = np.float32(15)
+
+
+def unpack(data: Bytes) -> Fields:
+    """d, m: float16 (...); q: uint8 (..., 32)."""
+    blocks = blocks_of(data, LAYOUT)
+    return {"d": blocks["d"], "m": blocks["m"], "q": spread(blocks["qs"], 4, 16)}
+
+
+def pack(fields: Fields) -> Bytes:
+    """The inverse of `unpack`."""
+    blocks = np.empty(fields["d"].shape, LAYOUT)
+    blocks["d"], blocks["m"], blocks["qs"] = fields["d"], fields["m"], squeeze(fields["q"], 4, 16)
+    return raw(blocks)
+
+
+@kernel
+def dequantize(block: Rows, y: Rows) -> None:
+    d, m = run_half(block, D), run_half(block, M)
+    low, high = run_nibbles(block, QS)
+    store_run(y, 0, as_float(low) * d + m)
+    store_run(y, 16, as_float(high) * d + m)
+
+
+@kernel
+def quantize(x: Rows, block: Rows) -> None:
+    levels = np.empty((32, x.shape[1]), np.float32)
+    d, m = affine_block(x, NMAX, levels)
+    store_half(block, D, d)
+    store_half(block, M, m)
+    store_nibbles(levels, QS, block)
+
+
+@kernel
+def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
+    levels = np.empty((32, x.shape[1]), np.float32)
+    d, m = affine_weighted(x, weights, row_mean, NMAX, levels)
+    store_half(block, D, d)
+    store_half(block, M, m)
+    store_nibbles(levels, QS, block)

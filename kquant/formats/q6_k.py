@@ -1,0 +1,127 @@
+"""Q6_K: 6.5625 bits per element; a super-block of 16 sub-blocks of 16.
+
+    x = d * sc[j] * (q - 32)                   q 6 bits, sc a signed byte, d fp16
+
+====== ===== ======= ==========================================================================
+offset bytes field   bits
+====== ===== ======= ==========================================================================
+0      128   ql      ``CCCCAAAA``  bits 0-3; 64 bytes for each 128 elements, the first 32 of them:
+                                   A = q[128k + l], C = q[128k + 64 + l]
+                     ``DDDDBBBB``  the other 32: B = q[128k + 32 + l], D = q[128k + 96 + l]
+128    64    qh      ``ddccbbaa``  bits 4-5 of the same four, 32 bytes for each 128 elements
+192    16    scales  ``SSSSSSSS``  sc[j], two's complement
+208    2     d       fp16
+====== ===== ======= ==========================================================================
+
+Source: `block_q6_K` in https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
+from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, symmetric_levels, symmetric_search
+from kquant.formats.symmetric_block import largest_scale, requantize
+from kquant.jit import kernel
+from kquant.lanes import (
+    Lanes,
+    Rows,
+    as_float,
+    as_int,
+    load,
+    load_half,
+    load_run,
+    load_run_signed,
+    nearest_int,
+    run_half,
+    smaller,
+    store,
+    store_half,
+    store_run,
+)
+from kquant.types import TensorType
+
+TYPE = TensorType.Q6_K
+LAYOUT = np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), ("d", "<f2")])
+QL, QH, SCALES, D = offsets(LAYOUT, TYPE)
+WHOLE_ROW = False
+NMAX = np.float32(32)
+
+
+def unpack(data: Bytes) -> Fields:
+    """d: float16 (...); sc: int8 (..., 16); q: uint8 (..., 256), 32 too large."""
+    blocks = blocks_of(data, LAYOUT)
+    q = spread(blocks["ql"], 4, 64) | spread(blocks["qh"], 2, 32) << 4
+    return {"d": blocks["d"], "sc": blocks["scales"], "q": q}
+
+
+def pack(fields: Fields) -> Bytes:
+    """The inverse of `unpack`."""
+    blocks = np.empty(fields["d"].shape, LAYOUT)
+    blocks["d"], blocks["scales"] = fields["d"], fields["sc"]
+    blocks["ql"] = squeeze(fields["q"] & 15, 4, 64)
+    blocks["qh"] = squeeze(fields["q"] >> 4, 2, 32)
+    return raw(blocks)
+
+
+@kernel
+def dequantize(block: Rows, y: Rows) -> None:
+    d = run_half(block, D)
+    for j in range(16):
+        k, half = j // 8, 16 * (j % 2)
+        low = load_run(block, QL + 64 * k + 32 * (j // 2 % 2) + half, 16) >> (j % 8 // 4 * 4)
+        high = load_run(block, QH + 32 * k + half, 16) >> (j % 8 // 2 * 2)
+        step = d * as_float(load_run_signed(block, SCALES + j, 1))
+        store_run(y, 16 * j, step * as_float(((low & 15) | ((high & 3) << 4)) - 32))
+
+
+@kernel
+def quantize(x: Rows, block: Rows) -> None:
+    levels = np.empty((256, x.shape[1]), np.float32)
+    scales = np.empty((16, x.shape[1]), np.float32)
+    w = np.empty_like(scales)
+    for j in range(16):
+        for i in range(16):
+            store(w, i, load(x, 16 * j + i) * load(x, 16 * j + i))
+        search(x, j, w, scales, levels)
+    finish(x, scales, levels, block)
+
+
+@kernel
+def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
+    levels = np.empty((256, x.shape[1]), np.float32)
+    scales = np.empty((16, x.shape[1]), np.float32)
+    for j in range(16):
+        search(x, j, weights[16 * j : 16 * j + 16], scales, levels)
+    finish(x, scales, levels, block)
+
+
+@kernel
+def search(x: Rows, j: int, w: Rows, scales: Rows, levels: Rows) -> None:
+    wx = np.empty((16, x.shape[1]), np.float32)
+    scale, inverse = symmetric_search(x, 16 * j, 16, w, NMAX, wx)
+    store(scales, j, scale)
+    symmetric_levels(x, 16 * j, 16, inverse, NMAX, levels[16 * j : 16 * j + 16])
+
+
+@kernel
+def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
+    """Scales as signed bytes, then the levels for them, packed.  A super-block without a scale is all zero."""
+    extreme, magnitude = largest_scale(scales)
+    blank = magnitude < GROUP_MAX_EPS
+    inverse = np.float32(-128) / np.where(blank, ONE, extreme)
+    store_half(block, D, np.where(blank, ZERO, ONE / inverse))
+    d = load_half(block, D)
+    for j in range(16):
+        sc = smaller(nearest_int(inverse * load(scales, j)), np.float32(127))
+        sc = np.where(blank, ZERO, sc)
+        store(block, SCALES + j, as_int(sc))
+        requantize(x, j, NMAX, d * sc, levels)
+        k, half = j // 8, 16 * (j % 2)
+        for i in range(16):
+            q = as_int(np.where(blank, ZERO, load(levels, 16 * j + i)))
+            at, high = QL + 64 * k + 32 * (j // 2 % 2) + half + i, QH + 32 * k + half + i
+            store(block, at, q & 15 if j % 8 < 4 else load(block, at) | ((q & 15) << 4))
+            top = (q >> 4) << (j % 8 // 2 * 2)
+            store(block, high, top if j % 8 < 2 else load(block, high) | top)

@@ -1,0 +1,55 @@
+"""Q8_0: 8.5 bits per element; a block of 32 with one scale.
+
+    x = d * q                                  q a signed byte, d fp16
+
+====== ===== ======= ==========================================================================
+offset bytes field   bits
+====== ===== ======= ==========================================================================
+0      2     d       fp16
+2      32    qs      ``QQQQQQQQ``  q[l], two's complement
+====== ===== ======= ==========================================================================
+
+Source: `block_q8_0` in https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kquant.formats.byte_block import round_bytes
+from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
+from kquant.jit import kernel
+from kquant.lanes import Rows, as_float, load_run_signed, run_half, store_half, store_run
+from kquant.types import TensorType
+
+TYPE = TensorType.Q8_0
+LAYOUT = np.dtype([("d", "<f2"), ("qs", "i1", 32)])
+D, QS = offsets(LAYOUT, TYPE)
+WHOLE_ROW = False
+
+
+def unpack(data: Bytes) -> Fields:
+    """d: float16 (...); q: int8 (..., 32)."""
+    blocks = blocks_of(data, LAYOUT)
+    return {"d": blocks["d"], "q": blocks["qs"]}
+
+
+def pack(fields: Fields) -> Bytes:
+    """The inverse of `unpack`."""
+    blocks = np.empty(fields["d"].shape, LAYOUT)
+    blocks["d"], blocks["qs"] = fields["d"], fields["q"]
+    return raw(blocks)
+
+
+@kernel
+def dequantize(block: Rows, y: Rows) -> None:
+    store_run(y, 0, as_float(load_run_signed(block, QS, 32)) * run_half(block, D))
+
+
+@kernel
+def quantize(x: Rows, block: Rows) -> None:
+    d, _ = round_bytes(x, block, QS)
+    store_half(block, D, d)
+
+
+quantize_weighted = None

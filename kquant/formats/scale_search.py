@@ -1,0 +1,311 @@
+"""The searches for scales that several formats share.
+
+Each works on one group of `n` elements, rows `at` .. `at + n` of `x`, in every lane; `w` holds the
+n weights of the group.  Results are float32 lanes; levels are float32 rows that hold integers.
+
+Sources: `make_qkx2_quants`, `make_qkx3_quants`, `make_qx_quants`, `make_q3_quants` and
+`make_qp_quants` in https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kquant.jit import kernel
+from kquant.lanes import (
+    CALM,
+    Lanes,
+    Rows,
+    as_float,
+    as_int,
+    larger,
+    load,
+    nearest_int,
+    round_even,
+    smaller,
+    store,
+    zeros,
+)
+
+f32 = np.float32
+ZERO = f32(0.0)
+ONE = f32(1.0)
+HALF = f32(0.5)
+TENTH = f32(0.1)
+INFINITE = f32(np.inf)
+GROUP_MAX_EPS = f32(1e-15)
+"""A group whose largest magnitude lies below this counts as zero."""
+
+
+@kernel
+def clamp(level: Lanes, lowest: Lanes, highest: Lanes) -> Lanes:
+    return larger(smaller(level, highest), lowest)
+
+
+# ---------------------------------------------------------------- x = scale * level + low
+
+
+@kernel
+def affine_trial(
+    x: Rows, at: int, n: int, w: Rows, inverse: Lanes, low: Lanes, nmax: f32, wild: bool, levels: Rows
+) -> tuple[Lanes, Lanes, Lanes]:
+    """Levels for one trial, and the sums of w * level, w * level**2 and w * level * x."""
+    sum_l = zeros(x)
+    sum_l2 = zeros(x)
+    sum_xl = zeros(x)
+    for i in range(n):
+        xi = load(x, at + i)
+        value = inverse * (xi - low)
+        if wild:
+            value = nearest_int(value)
+        level = clamp(round_even(value), ZERO, nmax)
+        store(levels, i, level)
+        wl = load(w, i) * level
+        sum_l = sum_l + wl
+        sum_l2 = sum_l2 + wl * level
+        sum_xl = sum_xl + wl * xi
+    return sum_l, sum_l2, sum_xl
+
+
+@kernel
+def affine_error(
+    x: Rows, at: int, n: int, w: Rows, levels: Rows, scale: Lanes, low: Lanes, absolute: bool
+) -> Lanes:
+    """The weighted sum of absolute or squared differences."""
+    error = zeros(x)
+    for i in range(n):
+        difference = scale * load(levels, i) + low - load(x, at + i)
+        difference = np.abs(difference) if absolute else difference * difference
+        error = error + load(w, i) * difference
+    return error
+
+
+@kernel
+def is_wild(inverse: Lanes, low: Lanes, lowest: Lanes, highest: Lanes) -> bool:
+    """Whether any level of the trial lies where `round_even` is not ggml's `nearest_int`.
+
+    inverse * (x - low) is monotone in x, so the extremes of x tell.
+    """
+    calm = (np.abs(inverse * (lowest - low)) < CALM) & (np.abs(inverse * (highest - low)) < CALM)
+    return not np.all(calm)
+
+
+@kernel
+def affine_search(
+    x: Rows, at: int, n: int, w: Rows, nmax: f32, rmin: f32, rdelta: f32, nstep: int, absolute: bool, levels: Rows
+) -> tuple[Lanes, Lanes, Lanes, Lanes]:
+    """Scale and minimum of least weighted error; then what `affine_levels` needs for their levels.
+
+    The best minimum so far takes part in the next trial; nstep + 1 trials follow the first guess.
+    """
+    xi, sum_w = load(x, at), load(w, 0)
+    lowest, highest, sum_x = xi, xi, sum_w * xi
+    for i in range(1, n):
+        xi, wi = load(x, at + i), load(w, i)
+        lowest, highest = smaller(xi, lowest), larger(xi, highest)
+        sum_w, sum_x = sum_w + wi, sum_x + wi * xi
+    low = np.where(lowest > ZERO, ZERO, lowest)
+    flat = highest == low
+    first_low = low
+
+    inverse = np.where(flat, ZERO, nmax / (highest - low))
+    scale = np.where(flat, ZERO, ONE / inverse)
+    affine_trial(x, at, n, w, inverse, low, nmax, is_wild(inverse, low, lowest, highest), levels)
+    best = affine_error(x, at, n, w, levels, scale, low, absolute)
+    best = np.where(flat, ZERO, best)
+    best_inverse, best_low = inverse, low
+
+    for step in range(nstep + 1):
+        inverse = (rmin + rdelta * f32(step) + nmax) / np.where(flat, ONE, highest - low)
+        wild = is_wild(inverse, low, lowest, highest)
+        sum_l, sum_l2, sum_xl = affine_trial(x, at, n, w, inverse, low, nmax, wild, levels)
+        determinant = sum_w * sum_l2 - sum_l * sum_l
+        new_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
+        new_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
+        clipped = new_low > ZERO
+        new_scale = np.where(clipped, sum_xl / sum_l2, new_scale)
+        new_low = np.where(clipped, ZERO, new_low)
+        error = affine_error(x, at, n, w, levels, new_scale, new_low, absolute)
+        better = (determinant > ZERO) & (error < best)
+        best = np.where(better, error, best)
+        best_inverse, best_low = np.where(better, inverse, best_inverse), np.where(better, low, best_low)
+        scale, low = np.where(better, new_scale, scale), np.where(better, new_low, low)
+    return np.where(flat, ZERO, scale), -np.where(flat, first_low, low), best_inverse, best_low
+
+
+@kernel
+def affine_levels(x: Rows, at: int, n: int, inverse: Lanes, low: Lanes, nmax: f32, levels: Rows) -> None:
+    """The levels of a trial, once more."""
+    for i in range(n):
+        store(levels, i, clamp(nearest_int(inverse * (load(x, at + i) - low)), ZERO, nmax))
+
+
+# ---------------------------------------------------------------- x = scale * level, level >= 0
+
+
+@kernel
+def wrap8(level: Lanes) -> Lanes:
+    """ggml keeps these levels in a byte; a negative one comes back as 256 less its size."""
+    return as_float(as_int(level) & 255)
+
+
+@kernel
+def positive_search(x: Rows, n: int, w: Rows, nmax: f32, levels: Rows) -> Lanes:
+    """Scale and levels 0 .. nmax for the scales or minima of a super-block."""
+    highest = zeros(x)
+    for i in range(n):
+        highest = larger(highest, load(x, i))
+    empty = highest < GROUP_MAX_EPS
+    divisor = np.where(empty, ONE, highest)
+
+    inverse = nmax / divisor
+    scale = ONE / inverse
+    best = zeros(x)
+    for i in range(n):
+        xi = load(x, i)
+        difference = xi - scale * wrap8(nearest_int(inverse * xi))
+        best = best + load(w, i) * difference * difference
+    for step in range(-4, 5):
+        if step == 0:
+            continue
+        trial = (TENTH * f32(step) + nmax) / divisor
+        scale = ONE / trial
+        error = zeros(x)
+        for i in range(n):
+            xi = load(x, i)
+            difference = xi - scale * smaller(nearest_int(trial * xi), nmax)
+            error = error + load(w, i) * difference * difference
+        better = error < best
+        best, inverse = np.where(better, error, best), np.where(better, trial, inverse)
+
+    sum_lx = zeros(x)
+    sum_l2 = zeros(x)
+    for i in range(n):
+        xi, wi = load(x, i), load(w, i)
+        level = smaller(nearest_int(inverse * xi), nmax)
+        store(levels, i, wrap8(level))
+        sum_lx = sum_lx + wi * xi * level
+        sum_l2 = sum_l2 + wi * level * level
+    for _ in range(5):
+        changed = empty & ~empty
+        for i in range(n):
+            xi, wi, level = load(x, i), load(w, i), load(levels, i)
+            lx = sum_lx - wi * xi * level
+            l2 = sum_l2 - wi * level * level
+            new = smaller(nearest_int(xi * l2 / lx), nmax)
+            new_lx = lx + wi * xi * new
+            new_l2 = l2 + wi * new * new
+            better = (lx > ZERO) & (l2 > ZERO) & (new != level)
+            better = better & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
+            store(levels, i, np.where(better, wrap8(new), level))
+            sum_lx, sum_l2 = np.where(better, new_lx, sum_lx), np.where(better, new_l2, sum_l2)
+            changed = changed | better
+        if np.all(~changed):
+            break
+    for i in range(n):
+        store(levels, i, np.where(empty, ZERO, load(levels, i)))
+    return np.where(~empty & (sum_l2 > ZERO), sum_lx / sum_l2, ZERO)
+
+
+# ---------------------------------------------------------------- x = scale * level, -nmax <= level < nmax
+
+
+@kernel
+def largest_magnitude(x: Rows, at: int, n: int) -> tuple[Lanes, Lanes]:
+    """The first element of largest magnitude, and that magnitude."""
+    extreme = zeros(x)
+    magnitude = zeros(x)
+    for i in range(n):
+        xi = load(x, at + i)
+        ax = np.abs(xi)
+        above = ax > magnitude
+        extreme, magnitude = np.where(above, xi, extreme), np.where(above, ax, magnitude)
+    return extreme, magnitude
+
+
+@kernel
+def symmetric_sums(
+    x: Rows, at: int, n: int, w: Rows, wx: Rows, inverse: Lanes, nmax: f32
+) -> tuple[Lanes, Lanes]:
+    """The sums of w * x * level and w * level**2 of one trial."""
+    sum_lx = zeros(x)
+    sum_l2 = zeros(x)
+    for i in range(n):
+        level = clamp(round_even(inverse * load(x, at + i)), -nmax, nmax - ONE)
+        sum_lx = sum_lx + load(wx, i) * level
+        sum_l2 = sum_l2 + load(w, i) * level * level
+    return sum_lx, sum_l2
+
+
+@kernel
+def symmetric_search(x: Rows, at: int, n: int, w: Rows, nmax: f32, wx: Rows) -> tuple[Lanes, Lanes]:
+    """Scale of least weighted error, and the inverse that `symmetric_levels` needs for its levels.
+
+    wx: n rows of room for w * x.
+    """
+    extreme, magnitude = largest_magnitude(x, at, n)
+    empty = magnitude < GROUP_MAX_EPS
+    extreme = np.where(empty, ONE, extreme)
+    for i in range(n):
+        store(wx, i, load(w, i) * load(x, at + i))
+
+    inverse = -nmax / extreme
+    sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, inverse, nmax)
+    scale = np.where(sum_l2 != ZERO, sum_lx / sum_l2, ZERO)
+    best = scale * sum_lx
+    for step in range(-9, 10):
+        if step == 0:
+            continue
+        trial = -(nmax + TENTH * f32(step)) / extreme
+        sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, trial, nmax)
+        better = (sum_l2 > ZERO) & (sum_lx * sum_lx > best * sum_l2)
+        scale = np.where(better, sum_lx / sum_l2, scale)
+        best = np.where(better, scale * sum_lx, best)
+        inverse = np.where(better, trial, inverse)
+    return np.where(empty, ZERO, scale), np.where(empty, ZERO, inverse)
+
+
+@kernel
+def symmetric_levels(x: Rows, at: int, n: int, inverse: Lanes, nmax: f32, levels: Rows) -> None:
+    """The levels of a trial plus nmax; 0 for a group that is zero (its inverse is)."""
+    for i in range(n):
+        level = clamp(nearest_int(inverse * load(x, at + i)), -nmax, nmax - ONE)
+        store(levels, i, np.where(inverse == ZERO, ZERO, level + nmax))
+
+
+@kernel
+def coordinate_search(x: Rows, at: int, n: int, nmax: f32, levels: Rows) -> Lanes:
+    """Scale by moving one level at a time while that lowers the error weighted with x**2."""
+    extreme, magnitude = largest_magnitude(x, at, n)
+    empty = magnitude < GROUP_MAX_EPS
+    inverse = -nmax / np.where(empty, ONE, extreme)
+    sum_lx = zeros(x)
+    sum_l2 = zeros(x)
+    for i in range(n):
+        xi = load(x, at + i)
+        wi = xi * xi
+        level = clamp(nearest_int(inverse * xi), -nmax, nmax - ONE)
+        store(levels, i, level)
+        sum_lx = sum_lx + wi * xi * level
+        sum_l2 = sum_l2 + wi * level * level
+    for _ in range(5):
+        changed = empty & ~empty
+        for i in range(n):
+            xi, level = load(x, at + i), load(levels, i)
+            wi = xi * xi
+            wx = wi * xi
+            lx = sum_lx - wx * level
+            l2 = sum_l2 - wi * level * level
+            new = clamp(nearest_int(xi * l2 / lx), -nmax, nmax - ONE)
+            new_lx = lx + wx * new
+            new_l2 = l2 + wi * new * new
+            better = (lx > ZERO) & (new != level) & (new_l2 > ZERO)
+            better = better & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
+            store(levels, i, np.where(better, new, level))
+            sum_lx, sum_l2 = np.where(better, new_lx, sum_lx), np.where(better, new_l2, sum_l2)
+            changed = changed | better
+        if np.all(~changed):
+            break
+    for i in range(n):
+        store(levels, i, np.where(empty, ZERO, load(levels, i) + nmax))
+    return np.where(~empty & (sum_l2 > ZERO), sum_lx / sum_l2, ZERO)
