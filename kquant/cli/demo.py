@@ -114,7 +114,7 @@ def roles(plan: Plan) -> show.Grid:
     for row in plan.rows:
         role = ".".join("*" if part.isdecimal() else part for part in row.name.split("."))
         groups[role, show.change(row), row.reason].append(row.new_bytes)
-    grid = show.Grid("tensors", ">number", "type", ">size", "reason", folds="reason")
+    grid = show.Grid("tensors", ">number", "type", ">size", "reason", cut="reason")
     for (role, change, reason), sizes in sorted(groups.items()):
         grid.row(role, len(sizes), change, show.size(sum(sizes)), reason)
     return grid

@@ -97,6 +97,12 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 @click.option(
     "--prune-layers", metavar="L0,L1,...", multiple=True, help="Drop these layers and renumber the others."
 )
+@click.option(
+    "--max-buffer-size",
+    metavar="MIB",
+    type=click.IntRange(min=1),
+    help="Keep at most this much of a tensor in memory at a time.",
+)
 @click.option("--keep-split", is_flag=True, help="Write as many shards as the input has.")
 @click.option(
     "--override-kv",
@@ -106,7 +112,13 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 )
 @click.pass_context
 def quantize(
-    ctx: click.Context, /, words: tuple[str, ...], dry_run: bool, as_json: bool, **given: Any
+    ctx: click.Context,
+    /,
+    words: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    max_buffer_size: int | None,
+    **given: Any,
 ) -> None:
     """Turn a GGUF model into another file type, as llama-quantize does.
 
@@ -118,14 +130,16 @@ def quantize(
     if dry_run:
         plan = kquant.plan(source, file_type, **options)
     else:
+        if max_buffer_size:
+            options["slab_bytes"] = max_buffer_size << 20
         with show.Progress(f"{source.name} → {target.name}") as progress:
             plan = kquant.requantize(source, target, file_type, threads=threads, progress=progress, **options)
     if as_json:
         click.echo(plan.to_json())
-    else:
-        if dry_run:
-            show.write(show.tensors(plan), "")
-        show.write(*show.summary(plan))
+        return
+    if dry_run:
+        show.write(show.tensors(plan), "")
+    show.write(*show.summary(plan))
 
 
 def parse_words(words: tuple[str, ...], *, keep_split: bool = False) -> Words:
@@ -140,7 +154,7 @@ def parse_words(words: tuple[str, ...], *, keep_split: bool = False) -> Words:
     found = parse_file_type(rest[0])
     if found:
         file_type, name = found
-        target = Path(source).with_name(f"ggml-model-{name}" + ("" if keep_split else ".gguf"))
+        target = Path(source).parent / (f"ggml-model-{name}" + ("" if keep_split else ".gguf"))
     elif len(rest) == 1 and not rest[0].endswith(".gguf"):
         raise click.UsageError(unknown_file_type(rest[0]))
     elif len(rest) == 1:

@@ -69,17 +69,21 @@ def write(*things: RenderableType) -> None:
 
 
 class Grid:
-    """A table without lines; a header that begins with `>` stands over right-aligned figures."""
+    """A table without lines; a header that begins with `>` stands over right-aligned figures.
 
-    def __init__(self, *headers: str, folds: str | None = None) -> None:
+    Where the table is too wide for a terminal, the column named by `cut` is cut off.
+    """
+
+    def __init__(self, *headers: str, cut: str | None = None) -> None:
         self.table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for header in headers:
             text, figures = header.lstrip(">"), header.startswith(">")
-            self.table.add_column(text, justify="right" if figures else "left", no_wrap=text != folds)
+            self.table.add_column(text, justify="right" if figures else "left", no_wrap=text != cut)
 
     def row(self, *cells: object, style: str | None = None) -> None:
         """Add a row; nothing in a cell is taken for markup or for the terminal's control characters."""
-        self.table.add_row(*(Text(printable(str(cell))) for cell in cells), style=style)
+        texts = (Text(printable(str(cell)), no_wrap=True, overflow="ellipsis") for cell in cells)
+        self.table.add_row(*texts, style=style)
 
     def __rich__(self) -> Table:
         return self.table
@@ -92,7 +96,7 @@ def change(row: PlanRow) -> str:
 
 def tensors(plan: Plan) -> Grid:
     """Every tensor of a plan: what it is, what it becomes, and why."""
-    grid = Grid("tensor", "shape", "type", ">size", "reason", folds="reason")
+    grid = Grid("tensor", "shape", "type", ">size", "reason", cut="reason")
     for row in plan.rows:
         shape = " × ".join(map(str, row.shape))
         grid.row(

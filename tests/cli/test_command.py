@@ -1,0 +1,166 @@
+"""The command as a process: terminals, pipes, signals, encodings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kquant.cli import main, printable
+from kquant.cli.show import Grid, write
+
+MODELS = Path(__file__).parents[1] / "golden/gguf/models"
+KQUANT = [sys.executable, "-W", "error", "-m", "kquant"]
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of POSIX")
+
+
+def kquant(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*KQUANT, *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert main(["--help"]) == 0
+    assert main([]) == 0
+    version, *rest = capsys.readouterr().out.splitlines()
+    assert version == "kquant 0.1.0"
+    assert rest[: len(rest) // 2] == rest[len(rest) // 2 :]
+
+
+def test_python_m() -> None:
+    assert kquant("--version").stdout.split() == [b"kquant", b"0.1.0"]
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dequantize"]) == 2
+    assert (
+        capsys.readouterr().err == "kquant: error: No such command 'dequantize'.\nhint: see `kquant --help`\n"
+    )
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("quantize", "demo", "types"):
+        assert main([name, "-h"]) == 0
+        assert f"Usage: kquant {name} " in capsys.readouterr().out
+
+
+def test_types(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["types"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["12", "Q4_K", "256", "144", "4.5"] in lines
+    assert main(["types", "--files"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["15", "Q4_K_M", "Q4_K", "Q4_K"] in lines
+
+
+@posix
+def test_the_reader_of_a_pipe_may_leave() -> None:
+    with subprocess.Popen([*KQUANT, "types"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 1)
+
+
+def test_outputs_that_have_no_arrows() -> None:
+    done = kquant(
+        "quantize",
+        "--dry-run",
+        MODELS / "llama-slim-f16.gguf",
+        "Q4_K_M",
+        PYTHONIOENCODING="ascii",
+        PYTHONUTF8="0",
+    )
+    assert done.returncode == 0
+    assert rb"F16 \u2192 Q6_K" in done.stdout
+
+
+def test_names_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    grid = Grid("name")
+    grid.row("[bold]\x1b[2Jx\udcff\n")
+    write(grid)
+    assert capsys.readouterr().out.splitlines()[1] == r"[bold]\x1b[2Jx\udcff\n"
+    assert printable("blk.0 → ü") == "blk.0 → ü"
+
+
+@posix
+@pytest.mark.parametrize(("no_color", "colours"), [("", True), ("1", False)])
+def test_a_terminal_gets_a_bar_and_colours(tmp_path: Path, no_color: str, colours: bool) -> None:
+    shown = in_terminal(
+        [*KQUANT, "quantize", str(MODELS / "llama-odd-f16.gguf"), str(tmp_path / "o.gguf"), "Q4_K_M"],
+        NO_COLOR=no_color,
+        COLUMNS="100",
+        TERM="xterm-256color",
+    )
+    assert "━" in shown
+    assert "100%" in shown
+    assert ("\x1b[33m22 of 30 tensors" in shown) is colours
+
+
+def in_terminal(command: list[str], **environment: str) -> str:
+    """Everything that a command shows when its outputs are a terminal."""
+    import pty
+
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover
+        os.execve(command[0], command, {**os.environ, **environment})
+    shown = b""
+    while True:
+        try:
+            piece = os.read(terminal, 1 << 16)
+        except OSError:  # Linux tells the end of the other side so
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+    return shown.decode()
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    source = tmp_path / "in.gguf"
+    write_model(source)
+    command = [*KQUANT, "quantize", str(source), str(tmp_path / "out.gguf"), "Q4_K_M"]
+    environment = {**os.environ, "KQUANT_EXECUTION": "numpy"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as process:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
+    assert b"Traceback" not in error
+
+
+def write_model(path: Path) -> None:
+    """An F16 model of 64 MB: enough to be interrupted in."""
+    from kquant.gguf import GGUFValueType, Metadata, TensorSpec, Writer, layout
+    from kquant.types import TensorType
+
+    metadata = Metadata()
+    metadata.set("general.architecture", "llama", GGUFValueType.STRING)
+    metadata.set("llama.block_count", 1, GGUFValueType.UINT32)
+    specs = [TensorSpec("blk.0.ffn_up.weight", (4096, 8192), TensorType.F16)]
+    with Writer(path, layout(metadata, specs)) as writer:
+        rows = np.random.default_rng(0).standard_normal((8192, 4096), dtype=np.float32)
+        writer.write(0, 0, rows.astype(np.float16))
+        writer.commit()
