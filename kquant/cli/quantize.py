@@ -46,7 +46,11 @@ class _Quantize(click.Command):
     """Remembers in which order --tensor-type and --tensor-type-file came: the first match decides."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        try:
+            _, _, order = self.make_parser(ctx).parse_args(list(args))
+        except click.UsageError as error:
+            error.ctx = ctx
+            raise
         ctx.meta["order"] = [parameter.name for parameter in order]
         return super().parse_args(ctx, args)
 

@@ -55,7 +55,7 @@ def test_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]
     printed = capsys.readouterr()
     assert printed.err == ""
     first = printed.out.splitlines()[1].split(maxsplit=8)
-    assert first == ["output.weight", "64", "×", "256", "F16", "→", "Q6_K", "13.1", "KiB  the output tensor"]
+    assert first == ["output.weight", "288", "×", "256", "F16", "→", "Q6_K", "59.1", "KiB  the output tensor"]
 
 
 def test_json_of_a_dry_run_is_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
