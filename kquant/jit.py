@@ -1,20 +1,23 @@
-"""The one place that imports Numba: marks kernels, compiles them when first needed, keeps the result.
+"""The one place that imports Numba: marks kernels and compiles them when they are first needed.
 
-A kernel stays the plain Python function that it is; NumPy executes it by calling it.  `compiled`
-gives the machine code of the same text, with every kernel that it calls compiled into it.
+A kernel stays the plain Python function that it is, and NumPy executes it by calling it.  `compiled`
+gives machine code of the same text, with every kernel that it calls compiled into it.
 """
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from threading import RLock
 from typing import Any, TypeVar
 
-__all__ = ["compiled", "kernel"]
+__all__ = ["compiled", "kernel", "lane_count"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-
 _OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
+
+_lock = RLock()
+_ready: dict[Any, Any] = {}
 
 
 def kernel(function: _F) -> _F:
@@ -23,51 +26,65 @@ def kernel(function: _F) -> _F:
     return function
 
 
-_compiled: dict[Any, Any] = {}
+def lane_count() -> int:
+    """Blocks that a compiled kernel works on at a time."""
+    from kquant.simd import LANES
+
+    return LANES
 
 
-def compiled(function: Callable[..., Any], **bindings: Callable[..., Any]) -> Any:
-    """A Numba dispatcher for `function`, in which the global names in `bindings` mean other kernels."""
-    return _build(function, bindings)
+def compiled(driver: Callable[..., Any], signature: str, name: str, **kernels: Callable[..., Any]) -> Any:
+    """Machine code of `driver` for one signature, out of the cache on disk where it is there.
+
+    Args:
+        driver: A kernel that calls others by the names of its own module.
+        signature: Numba's text for its argument types, with `R` for a read-only C-contiguous array:
+            "R(float32, 1), intp".
+        name: Tells this use of the driver from others, in the cache.
+        kernels: What some of the names that it calls stand for.
+    """
+    with _lock:
+        if name not in _ready:
+            import numba
+
+            from kquant.kernel_cache import KernelCache
+
+            function = _linked(driver, kernels)
+            dispatcher = numba.njit(**_OPTIONS)(function)
+            dispatcher._cache = KernelCache(name)
+            dispatcher.compile(_parse(signature))
+            dispatcher.disable_compile()
+            _ready[name] = dispatcher
+        return _ready[name]
 
 
-def _build(function, bindings):
-    import numba
+def _parse(signature: str) -> Any:
+    from numba import types as nb
 
-    from kquant import simd  # noqa: F401
+    def read_only(dtype: Any, ndim: int) -> Any:
+        return nb.Array(dtype, ndim, "C", readonly=True)
 
-    key = (function, tuple(sorted(bindings.items())))
-    if key not in _compiled:
-        space = dict(function.__globals__)
-        for name in _names(function.__code__):
-            value = bindings.get(name, space.get(name))
-            if getattr(value, "__kernel__", False):
-                space[name] = _inner(value)
-        _compiled[key] = numba.njit(**_OPTIONS)(_rebound(function, space))
-    return _compiled[key]
+    return eval(f"({signature},)", {"R": read_only, **vars(nb)})  # noqa: S307
 
 
-def _inner(function):
-    import numba
-
-    key = ("inner", function)
-    if key not in _compiled:
-        space = dict(function.__globals__)
-        for name in _names(function.__code__):
-            if getattr(space.get(name), "__kernel__", False):
-                space[name] = _inner(space[name])
-        _compiled[key] = numba.njit(**_OPTIONS, forceinline=True)(_rebound(function, space))
-    return _compiled[key]
-
-
-def _names(code):
-    return code.co_names
+def _linked(function: Callable[..., Any], kernels: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """A copy of the function in which the kernels that it calls are compiled, and inlined, ones."""
+    namespace = dict(function.__globals__)
+    for name in function.__code__.co_names:
+        called = kernels.get(name, namespace.get(name))
+        if getattr(called, "__kernel__", False):
+            namespace[name] = _inner(called)
+    copy = types.FunctionType(function.__code__, namespace, function.__name__, function.__defaults__)
+    copy.__qualname__, copy.__module__ = function.__qualname__, function.__module__
+    return copy
 
 
-def _rebound(function, space):
-    clone = types.FunctionType(
-        function.__code__, space, function.__name__, function.__defaults__, function.__closure__
-    )
-    clone.__qualname__ = function.__qualname__
-    clone.__module__ = function.__module__
-    return clone
+def _inner(function: Callable[..., Any]) -> Any:
+    """A kernel that other kernels call; kept, so that it is typed once for all that do."""
+    if function not in _ready:
+        import numba
+
+        from kquant import simd  # noqa: F401  registers the vector types
+
+        _ready[function] = numba.njit(**_OPTIONS, forceinline=True)(_linked(function, {}))
+    return _ready[function]

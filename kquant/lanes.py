@@ -154,8 +154,9 @@ def half_bits(value: Lanes) -> Lanes:
 
 
 def float_of_half(bits: Lanes) -> Lanes:
-    """int32 lanes of fp16 bits as float32."""
-    return bits.astype(np.uint16).view(np.float16).astype(np.float32)
+    """int32 lanes of fp16 bits as float32; a signalling NaN becomes quiet, as processors do it."""
+    wide = bits.astype(np.uint16).view(np.float16).astype(np.float32)
+    return np.where(wide == wide, wide, float_of_bits(bits_of_float(wide) | 0x400000))
 
 
 def smaller(a: Lanes, b: Lanes) -> Lanes:

@@ -140,11 +140,15 @@ for _function, _symbol in (
     (operator.ge, ">="), (operator.eq, "=="), (operator.ne, "!="),
 ):  # fmt: skip
     _compare(_function, _symbol)
-_binary(lanes.smaller, {
-    "float32": lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y),
-    "int32": lambda b, x, y: b.select(b.icmp_signed("<", x, y), x, y),
-})
-_binary(lanes.larger, {"float32": lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y)})
+_choose = {
+    symbol: {
+        "float32": lambda b, x, y, s=symbol: b.select(b.fcmp_ordered(s, x, y), x, y),
+        "int32": lambda b, x, y, s=symbol: b.select(b.icmp_signed(s, x, y), x, y),
+    }
+    for symbol in "<>"
+}
+_binary(lanes.smaller, _choose["<"])
+_binary(lanes.larger, _choose[">"])
 
 
 def _unary(function: Any, element: str, result: str, emit: Callable[[Any, Any, Any], Any]) -> None:

@@ -1,0 +1,271 @@
+"""The front door of the codecs: checks, memory layouts, threads.  Values in, packed rows out, and back.
+
+Behind it nothing is checked again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kquant.errors import InvalidDataError, NonFiniteError, OptionError, ShapeError, UnsupportedTypeError
+from kquant.execute import WHOLE, Bytes, Execution, Floats, dequantize_rows, quantize_rows
+from kquant.formats import has_room, room
+from kquant.types import TensorType
+
+__all__ = ["available_threads", "dequantize", "has_codec", "quantize", "validate"]
+
+SLAB = 1 << 18
+"""Elements that a thread takes at a time."""
+
+
+def has_codec(type: TensorType | str | int) -> bool:
+    """Whether kquant can quantize to, and dequantize from, this type.
+
+    >>> from kquant import codec
+    >>> codec.has_codec("Q4_K"), codec.has_codec("IQ2_XXS")
+    (True, False)
+    """
+    return has_room(TensorType.of(type))
+
+
+def quantize(
+    x: npt.ArrayLike,
+    type: TensorType | str | int,
+    imatrix: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    *,
+    execution: Execution | None = None,
+) -> Bytes:
+    """Pack rows of floats, byte for byte as `ggml_quantize_chunk` does.
+
+    Args:
+        x: Shape (..., n_per_row), any memory layout; what is not float32 is rounded to it first.
+        type: The tensor type to pack into.
+        imatrix: Importance of each column, shape (n_per_row,); None for the search without weights.
+            Ignored, as by ggml, for the types that do not search.
+        threads: At most so many; None for one per core.  The result does not depend on it.
+        execution: "numba" (compiled) or "numpy" (the same kernels as they stand, slower, nothing to
+            compile); None for what the environment variable `KQUANT_EXECUTION` says, else "numba".
+
+    Returns:
+        uint8 of shape (..., row_bytes).
+
+    Raises:
+        ShapeError: The block size does not divide n_per_row, or `imatrix` has another length.
+        NonFiniteError: A value or a weight is NaN or infinite, or too large for float32.
+        UnknownTypeError, UnsupportedTypeError: No such type, or one that kquant has no codec for.
+
+    Source: `ggml_quantize_chunk` in
+    https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml.c
+
+    >>> import numpy as np, kquant
+    >>> x = np.linspace(-1, 1, 512, dtype=np.float32).reshape(2, 256)
+    >>> packed = kquant.quantize(x, "Q4_K")
+    >>> packed.dtype, packed.shape
+    (dtype('uint8'), (2, 144))
+    >>> bool(np.abs(kquant.dequantize(packed, "Q4_K") - x).max() < 0.01)
+    True
+    """
+    tensor_type = TensorType.of(type)
+    codec, how = room(tensor_type), _execution(execution)
+    values = np.asarray(x)
+    if values.dtype.kind not in "fiub":
+        raise UnsupportedTypeError(f"expected an array of floats, got dtype {values.dtype}")
+    if values.ndim == 0:
+        raise ShapeError(f"{tensor_type.name}: expected rows of floats, got a single number")
+    n_per_row = values.shape[-1]
+    out = np.empty((*values.shape[:-1], tensor_type.row_bytes(n_per_row)), np.uint8)
+    importance = None if imatrix is None else _importance(imatrix, n_per_row)
+    if not values.size:
+        return out
+    rows, packed = values.reshape(-1, n_per_row), out.reshape(-1, out.shape[-1])
+
+    def slab(first: int, last: int) -> None:
+        block = quantize_rows(codec, _as_float32(rows[first:last]), importance, packed[first:last], how)
+        if block != WHOLE:
+            _refuse(tensor_type, rows[first:last], first, values.shape)
+
+    with _pool(threads, len(rows), n_per_row) as each_slab:
+        each_slab(slab)
+    return out
+
+
+def dequantize(
+    data: npt.ArrayLike,
+    type: TensorType | str | int,
+    threads: int | None = None,
+    *,
+    execution: Execution | None = None,
+) -> Floats:
+    """Unpack rows to float32, bit for bit as ggml does.
+
+    Args:
+        data: uint8 of shape (..., row_bytes), any memory layout.
+        type: The tensor type that it is packed in.
+        threads: At most so many; None for one per core.
+        execution: As for `quantize`.
+
+    Returns:
+        float32 of shape (..., n_per_row).
+
+    Raises:
+        ShapeError: Not bytes, or row_bytes is not a whole number of blocks.
+        UnknownTypeError, UnsupportedTypeError: No such type, or one that kquant has no codec for.
+
+    Source: `to_float` of `type_traits` in
+    https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml.c
+
+    >>> import numpy as np, kquant
+    >>> kquant.dequantize(np.zeros((3, 34), np.uint8), "Q8_0").shape
+    (3, 32)
+    """
+    tensor_type = TensorType.of(type)
+    codec, how = room(tensor_type), _execution(execution)
+    bytes_ = _packed(data, tensor_type)
+    n_per_row = bytes_.shape[-1] // tensor_type.type_size * tensor_type.block_size
+    out = np.empty((*bytes_.shape[:-1], n_per_row), np.float32)
+    if not out.size:
+        return out
+    packed, rows = bytes_.reshape(-1, bytes_.shape[-1]), out.reshape(-1, n_per_row)
+
+    def slab(first: int, last: int) -> None:
+        aligned = np.require(packed[first:last], requirements=["C", "A"])
+        dequantize_rows(codec, aligned, rows[first:last], how)
+
+    with _pool(threads, len(rows), n_per_row) as each_slab:
+        each_slab(slab)
+    return out
+
+
+def validate(data: npt.ArrayLike, type: TensorType | str | int) -> None:
+    """Check that no scale and no value of packed rows is NaN or infinite.
+
+    Args:
+        data: uint8 of shape (..., row_bytes).
+        type: The tensor type that it is packed in.
+
+    Raises:
+        InvalidDataError: It is; says which field of which block of which row.
+        ShapeError: Not bytes, or not a whole number of blocks.
+        UnknownTypeError, UnsupportedTypeError: No such type, or one that kquant has no codec for.
+
+    Source: `ggml_validate_row_data` in
+    https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c
+
+    >>> import numpy as np
+    >>> from kquant import codec
+    >>> codec.validate(np.array([0x00, 0x7c, 0x00, 0x3c], np.uint8), "F16")
+    Traceback (most recent call last):
+        ...
+    kquant.errors.InvalidDataError: F16: expected finite numbers, got x = inf in row 0, block 0
+    """
+    tensor_type = TensorType.of(type)
+    layout = room(tensor_type).LAYOUT
+    packed = _packed(data, tensor_type)
+    blocks = np.ascontiguousarray(packed).reshape(-1, packed.shape[-1]).view(layout)
+    for name in layout.names:
+        dtype, _ = layout.fields[name][:2]
+        if tensor_type is TensorType.BF16:
+            values: npt.NDArray[Any] = (blocks[name].astype(np.uint32) << 16).view(np.float32)
+        elif dtype.kind == "f" and not (tensor_type is TensorType.Q8_1):
+            values = blocks[name]
+        else:
+            continue
+        finite = np.isfinite(values)
+        if not finite.all():
+            row, block = (int(i) for i in np.argwhere(~finite)[0])
+            raise InvalidDataError(
+                f"{tensor_type.name}: expected finite numbers, got {name} = {values[row, block]} "
+                f"in row {row}, block {block}"
+            )
+
+
+def available_threads() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _execution(asked: Execution | None) -> Execution:
+    chosen = asked or os.environ.get("KQUANT_EXECUTION") or "numba"
+    if chosen not in ("numba", "numpy"):
+        raise OptionError(f"execution: expected 'numba' or 'numpy', got {chosen!r}")
+    return chosen  # type: ignore[return-value]
+
+
+def _as_float32(values: npt.NDArray[Any]) -> Floats:
+    with np.errstate(over="ignore"):  # what becomes infinite is refused by its block
+        return np.require(values, np.float32, ["C", "A"])
+
+
+def _importance(imatrix: npt.ArrayLike, n_per_row: int) -> Floats:
+    weights = np.asarray(imatrix)
+    if weights.dtype.kind not in "fiub":
+        raise UnsupportedTypeError(f"imatrix: expected an array of floats, got dtype {weights.dtype}")
+    if weights.shape != (n_per_row,):
+        raise ShapeError(f"imatrix: expected one weight for each of {n_per_row} columns, got {weights.shape}")
+    weights = _as_float32(weights)
+    if not np.isfinite(weights).all():
+        column = int(np.flatnonzero(~np.isfinite(weights))[0])
+        raise NonFiniteError(f"imatrix: expected finite weights, got {weights[column]} for column {column}")
+    return weights
+
+
+def _packed(data: npt.ArrayLike, tensor_type: TensorType) -> Bytes:
+    packed = np.asarray(data)
+    if packed.dtype != np.uint8:
+        raise ShapeError(f"{tensor_type.name}: expected packed rows of uint8, got dtype {packed.dtype}")
+    if packed.ndim == 0 or packed.shape[-1] % tensor_type.type_size:
+        got = "a single byte" if packed.ndim == 0 else f"{packed.shape[-1]} bytes"
+        raise ShapeError(
+            f"{tensor_type.name}: expected rows of a multiple of {tensor_type.type_size} bytes, got {got}"
+        )
+    return packed
+
+
+def _refuse(tensor_type: TensorType, rows: npt.NDArray[Any], first: int, shape: tuple[int, ...]) -> None:
+    finite = np.isfinite(_as_float32(rows))
+    row, column = (int(i) for i in np.argwhere(~finite)[0])
+    where = np.unravel_index((first + row) * shape[-1] + column, shape)
+    raise NonFiniteError(
+        f"{tensor_type.name}: expected finite float32 values, got {rows[row, column]} "
+        f"at index {tuple(int(i) for i in where)}"
+    )
+
+
+Slab = Callable[[int, int], None]
+
+
+@contextmanager
+def _pool(threads: int | None, n_rows: int, n_per_row: int) -> Iterator[Callable[[Slab], None]]:
+    """Gives what calls a function for slabs of rows, on several threads where that pays."""
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads: expected at least 1, got {threads}")
+    step = max(1, SLAB // n_per_row)
+    bounds = [(first, min(first + step, n_rows)) for first in range(0, n_rows, step)]
+    workers = min(threads or available_threads(), len(bounds))
+
+    def one_by_one(slab: Slab) -> None:
+        for first, last in bounds:
+            slab(first, last)
+
+    if workers == 1:
+        yield one_by_one
+        return
+    executor: Executor
+    with ThreadPoolExecutor(workers) as executor:
+
+        def spread(slab: Slab) -> None:
+            for _ in executor.map(lambda bound: slab(*bound), bounds):
+                pass
+
+        yield spread

@@ -1,0 +1,318 @@
+"""Carries a room's kernels over arrays, in either execution.
+
+`quantize_rows` and `dequantize_rows` take whole C-contiguous arrays of rows and know nothing of threads.
+"numba" gathers as many blocks as a vector has lanes, turns them so that each lies in a lane, and calls
+the compiled kernel; "numpy" does the same with a few thousand lanes and the kernel as it stands.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from kquant.jit import compiled, kernel, lane_count
+from kquant.lanes import (
+    Rows,
+    as_int,
+    bits_of_float,
+    larger,
+    load,
+    load_run,
+    store,
+    store_run,
+    tile_in,
+    tile_out,
+    zeros,
+)
+
+__all__ = ["Execution", "dequantize_rows", "prepare", "quantize_rows"]
+
+Execution: TypeAlias = Literal["numba", "numpy"]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+
+CHUNK = 1 << 19
+"""Elements that NumPy works on at a time: few enough for the cache, many enough for its overhead."""
+RUN = 64
+"""Numbers that `encode` and `decode` take at a time when compiled."""
+INFINITE_BITS = 0x7F800000
+WHOLE = -1
+"""What a driver returns if all values were finite; else the first block of the group that was not."""
+
+
+# ---------------------------------------------------------------- one number a block
+
+
+@kernel
+def encode_numbers(x: Rows, out: Rows) -> int:
+    for i in range(0, x.shape[0] - RUN + 1, RUN):
+        value = load_run(x, i, RUN)
+        if not np.all(bits_of_float(np.abs(value)) < INFINITE_BITS):
+            return i
+        store_run(out, i, encode(value))
+    return WHOLE
+
+
+@kernel
+def decode_numbers(data: Rows, y: Rows) -> None:
+    for i in range(0, data.shape[0] - RUN + 1, RUN):
+        store_run(y, i, decode(load_run(data, i, RUN)))
+
+
+def encode(value: Any) -> Any:
+    """Stands for a room's `encode`."""
+
+
+def decode(bits: Any) -> Any:
+    """Stands for a room's `decode`."""
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def dequantize(block: Rows, y: Rows) -> None:
+    """Stands for a room's `dequantize`."""
+
+
+def quantize(x: Rows, block: Rows) -> None:
+    """Stands for a room's `quantize`."""
+
+
+def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
+    """Stands for a room's `quantize_weighted`."""
+
+
+@kernel
+def dequantize_blocks(data: Rows, y: Rows) -> None:
+    for b in range(data.shape[0]):
+        dequantize(data[b], y[b])
+
+
+@kernel
+def take(flat: Rows, starts: Rows, rows: Rows) -> None:
+    """Row i of `rows` receives element i of the block that starts at starts[lane], in every lane."""
+    for lane in range(0, rows.shape[1], 16):
+        for i in range(0, rows.shape[0], 16):
+            tile_in(flat, starts, lane, i, rows)
+
+
+@kernel
+def give(rows: Rows, starts: Rows, flat: Rows) -> None:
+    """The inverse of `take`.  The last tile overlaps the one before it."""
+    for lane in range(0, rows.shape[1], 16):
+        for i in range(0, rows.shape[0], 16):
+            tile_out(flat, starts, lane, min(i, rows.shape[0] - 16), rows)
+
+
+@kernel
+def all_finite(rows: Rows) -> bool:
+    top = as_int(zeros(rows))
+    for i in range(rows.shape[0]):
+        top = larger(bits_of_float(np.abs(load(rows, i))), top)
+    return np.all(top < INFINITE_BITS)  # type: ignore[return-value]
+
+
+@kernel
+def quantize_groups(x: Rows, block_size: int, type_size: int, lanes: int, out: Rows) -> int:
+    """Blocks in groups of one for each lane; the last block fills up the last group."""
+    n = x.shape[0] // block_size
+    rows = np.empty((block_size, lanes), np.float32)
+    block = np.empty((type_size, lanes), np.uint8)
+    sources, targets = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
+    for group in range(0, n, lanes):
+        for lane in range(lanes):
+            b = min(group + lane, n - 1)
+            sources[lane], targets[lane] = b * block_size, b * type_size
+        take(x, sources, rows)
+        if not all_finite(rows):
+            return group
+        quantize(rows, block)
+        give(block, targets, out)
+    return WHOLE
+
+
+@kernel
+def quantize_weighted_groups(
+    x: Rows,
+    importance: Rows,
+    whole_row: bool,
+    block_size: int,
+    type_size: int,
+    lanes: int,
+    out: Rows,
+) -> int:
+    """The same with the importance of each column of a row."""
+    n, per_row = x.shape[0] // block_size, importance.shape[0] // block_size
+    rows = np.empty((block_size, lanes), np.float32)
+    weights = np.empty((block_size, lanes), np.float32)
+    row_mean = np.empty((1, lanes), np.float32)
+    block = np.empty((type_size, lanes), np.uint8)
+    sources, targets = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
+    columns = np.empty(lanes, np.int64)
+    means = np.empty(n // per_row if whole_row else 0, np.float32)
+    if whole_row:
+        mean_squares(x, importance.shape[0], lanes, means)
+    for group in range(0, n, lanes):
+        for lane in range(lanes):
+            b = min(group + lane, n - 1)
+            sources[lane], targets[lane] = b * block_size, b * type_size
+            columns[lane] = b % per_row * block_size
+            if whole_row:
+                row_mean[0, lane] = means[b // per_row]
+        take(x, sources, rows)
+        if not all_finite(rows):
+            return group
+        take(importance, columns, weights)
+        quantize_weighted(rows, weights, row_mean, block)
+        give(block, targets, out)
+    return WHOLE
+
+
+@kernel
+def mean_squares(x: Rows, n_per_row: int, lanes: int, means: Rows) -> None:
+    """The mean square of every row, each summed in order in a lane of its own."""
+    tile = np.empty((16, lanes), np.float32)
+    starts = np.empty(lanes, np.int64)
+    result = np.empty((1, lanes), np.float32)
+    for first in range(0, means.shape[0], lanes):
+        total = zeros(tile)
+        for column in range(0, n_per_row, 16):
+            for lane in range(lanes):
+                starts[lane] = min(first + lane, means.shape[0] - 1) * n_per_row + column
+            take(x, starts, tile)
+            for i in range(16):
+                total = total + load(tile, i) * load(tile, i)
+        store(result, 0, total / np.float32(n_per_row))
+        for lane in range(min(lanes, means.shape[0] - first)):
+            means[first + lane] = result[0, lane]
+
+
+# ---------------------------------------------------------------- doors
+
+
+def _machine(room: ModuleType, job: str) -> Any:
+    """The compiled driver for a room: job is "quantize", "quantize_weighted" or "dequantize"."""
+    name = f"{room.TYPE.name.lower()}-{job}"
+    if hasattr(room, "encode"):
+        number = f"uint{8 * room.TYPE.type_size}"
+        if job == "dequantize":
+            return compiled(decode_numbers, f"R({number}, 1), float32[::1]", name, decode=room.decode)
+        return compiled(encode_numbers, f"R(float32, 1), {number}[::1]", name, encode=room.encode)
+    if job == "dequantize":
+        return compiled(dequantize_blocks, "R(uint8, 2), float32[:, ::1]", name, dequantize=room.dequantize)
+    if job == "quantize":
+        signature = "R(float32, 1), intp, intp, intp, uint8[::1]"
+        return compiled(quantize_groups, signature, name, quantize=room.quantize)
+    signature = "R(float32, 1), R(float32, 1), boolean, intp, intp, intp, uint8[::1]"
+    return compiled(quantize_weighted_groups, signature, name, quantize_weighted=room.quantize_weighted)
+
+
+def prepare(room: ModuleType, job: str) -> None:
+    """Have a compiled kernel ready: out of the cache, or compiled now."""
+    _machine(room, job)
+
+
+def quantize_rows(
+    room: ModuleType, x: Floats, importance: Floats | None, out: Bytes, execution: Execution
+) -> int:
+    """float32 (n_rows, n_per_row) to uint8 (n_rows, row_bytes), both C-contiguous.
+
+    Returns `WHOLE`, or the index of a block before which all values were finite, where some are not.
+    """
+    if not x.size:
+        return WHOLE
+    flat, packed = x.reshape(-1), out.reshape(-1)
+    block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
+    if hasattr(room, "encode"):
+        return _encode(room, flat, packed.view(f"<u{type_size}"), execution)
+    if importance is None or room.quantize_weighted is None:
+        if execution == "numpy":
+            return _quantize_numpy(room, x, None, out)
+        drive = _machine(room, "quantize")
+        return int(drive(flat, block_size, type_size, lane_count(), packed))
+    if execution == "numpy":
+        return _quantize_numpy(room, x, importance, out)
+    drive = _machine(room, "quantize_weighted")
+    return int(drive(flat, importance, room.WHOLE_ROW, block_size, type_size, lane_count(), packed))
+
+
+def dequantize_rows(room: ModuleType, data: Bytes, out: Floats, execution: Execution) -> None:
+    """uint8 (n_rows, row_bytes) to float32 (n_rows, n_per_row), both C-contiguous."""
+    if not out.size:
+        return
+    block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
+    if hasattr(room, "decode"):
+        _decode(room, data.reshape(-1).view(f"<u{type_size}"), out.reshape(-1), execution)
+        return
+    blocks, values = data.reshape(-1, type_size), out.reshape(-1, block_size)
+    if execution == "numba":
+        _machine(room, "dequantize")(blocks, values)
+        return
+    step = max(1, CHUNK // block_size)
+    for b in range(0, len(blocks), step):
+        with np.errstate(all="ignore"):
+            room.dequantize(blocks[b : b + step], values[b : b + step])
+
+
+def _quantize_numpy(room: ModuleType, x: Floats, importance: Floats | None, out: Bytes) -> int:
+    block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
+    blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
+    if not np.isfinite(x).all():
+        return int(np.flatnonzero(~np.isfinite(blocks).all(axis=1))[0])
+    per_row = x.shape[1] // block_size
+    step = max(1, CHUNK // block_size)
+    for b in range(0, len(blocks), step):
+        rows = np.ascontiguousarray(blocks[b : b + step].T)
+        block = np.empty((type_size, rows.shape[1]), np.uint8)
+        with np.errstate(all="ignore"):
+            if importance is None:
+                room.quantize(rows, block)
+            else:
+                which = np.arange(b, b + rows.shape[1])
+                weights = np.ascontiguousarray(importance.reshape(per_row, -1)[which % per_row].T)
+                first, last = which[0] // per_row, which[-1] // per_row
+                means = _mean_squares_numpy(x[first : last + 1]) if room.WHOLE_ROW else np.zeros(1, np.float32)
+                row_mean = means[(which // per_row - first) % len(means)]
+                room.quantize_weighted(rows, weights, row_mean[None], block)
+        packed[b : b + step] = block.T
+    return WHOLE
+
+
+def _mean_squares_numpy(x: Floats) -> Floats:
+    total = np.zeros(len(x), np.float32)
+    for column in x.T:
+        total = total + column * column
+    return total / np.float32(x.shape[1])
+
+
+def _encode(room: ModuleType, x: Floats, out: npt.NDArray[Any], execution: Execution) -> int:
+    if execution == "numpy":
+        if not np.isfinite(x).all():
+            return int(np.flatnonzero(~np.isfinite(x))[0])
+        out[...] = room.encode(x)
+        return WHOLE
+    drive, whole = _machine(room, "quantize"), len(x) - len(x) % RUN
+    bad = drive(x[:whole], out[:whole])
+    if bad != WHOLE or whole == len(x):
+        return int(bad)
+    rest, numbers = np.zeros(RUN, np.float32), np.empty(RUN, out.dtype)
+    rest[: len(x) - whole] = x[whole:]
+    bad = drive(rest, numbers)
+    out[whole:] = numbers[: len(x) - whole]
+    return WHOLE if bad == WHOLE else whole
+
+
+def _decode(room: ModuleType, data: npt.NDArray[Any], out: Floats, execution: Execution) -> None:
+    if execution == "numpy":
+        out[...] = room.decode(data.astype(np.int32))
+        return
+    drive, whole = _machine(room, "dequantize"), len(data) - len(data) % RUN
+    drive(data[:whole], out[:whole])
+    if whole < len(data):
+        numbers, rest = np.zeros(RUN, data.dtype), np.empty(RUN, np.float32)
+        numbers[: len(data) - whole] = data[whole:]
+        drive(numbers, rest)
+        out[whole:] = rest[: len(data) - whole]
