@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from support.runs import Run, describe, runs
 
 import kquant
 from kquant.errors import KQuantError
 from kquant.plan import Plan
+from support.runs import Run, describe, runs
 
 KNOWN = [run for folder in ("gguf", "smollm2") for run in runs(folder)]
 WRITTEN = [run for run in KNOWN if run.rc == 0 and not run.is_dry and not run.uses_other_types]
