@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kquant.errors import InvalidDataError, NonFiniteError, OptionError, ShapeError, UnsupportedTypeError
+from kquant.errors import NonFiniteError, OptionError, ShapeError, UnsupportedTypeError
 from kquant.execute import WHOLE, Bytes, Execution, Floats, dequantize_rows, quantize_rows
 from kquant.formats import has_room, room
 from kquant.types import TensorType
+from kquant.validation import check_finite
 
-__all__ = ["available_threads", "dequantize", "has_codec", "quantize", "validate"]
+__all__ = ["available_threads", "dequantize", "execution_of", "has_codec", "quantize", "validate"]
 
 SLAB = 1 << 18
 """Elements that a thread takes at a time."""
@@ -75,7 +76,7 @@ def quantize(
     True
     """
     tensor_type = TensorType.of(type)
-    codec, how = room(tensor_type), _execution(execution)
+    codec, how = room(tensor_type), execution_of(execution)
     values = np.asarray(x)
     if values.dtype.kind not in "fiub":
         raise UnsupportedTypeError(f"expected an array of floats, got dtype {values.dtype}")
@@ -128,7 +129,7 @@ def dequantize(
     (3, 32)
     """
     tensor_type = TensorType.of(type)
-    codec, how = room(tensor_type), _execution(execution)
+    codec, how = room(tensor_type), execution_of(execution)
     bytes_ = _packed(data, tensor_type)
     n_per_row = bytes_.shape[-1] // tensor_type.type_size * tensor_type.block_size
     out = np.empty((*bytes_.shape[:-1], n_per_row), np.float32)
@@ -150,12 +151,12 @@ def validate(data: npt.ArrayLike, type: TensorType | str | int) -> None:
 
     Args:
         data: uint8 of shape (..., row_bytes).
-        type: The tensor type that it is packed in.
+        type: The tensor type that it is packed in; any that ggml defines.
 
     Raises:
         InvalidDataError: It is; says which field of which block of which row.
         ShapeError: Not bytes, or not a whole number of blocks.
-        UnknownTypeError, UnsupportedTypeError: No such type, or one that kquant has no codec for.
+        UnknownTypeError: No such type.
 
     Source: `ggml_validate_row_data` in
     https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c
@@ -165,27 +166,12 @@ def validate(data: npt.ArrayLike, type: TensorType | str | int) -> None:
     >>> codec.validate(np.array([0x00, 0x7c, 0x00, 0x3c], np.uint8), "F16")
     Traceback (most recent call last):
         ...
-    kquant.errors.InvalidDataError: F16: expected finite numbers, got x = inf in row 0, block 0
+    kquant.errors.InvalidDataError: F16: expected finite numbers, got NaN or infinity for x in row 0, block 0
     """
     tensor_type = TensorType.of(type)
-    layout = room(tensor_type).LAYOUT
     packed = _packed(data, tensor_type)
-    blocks = np.ascontiguousarray(packed).reshape(-1, packed.shape[-1]).view(layout)
-    for name in layout.names:
-        dtype, _ = layout.fields[name][:2]
-        if tensor_type is TensorType.BF16:
-            values: npt.NDArray[Any] = (blocks[name].astype(np.uint32) << 16).view(np.float32)
-        elif dtype.kind == "f" and not (tensor_type is TensorType.Q8_1):
-            values = blocks[name]
-        else:
-            continue
-        finite = np.isfinite(values)
-        if not finite.all():
-            row, block = (int(i) for i in np.argwhere(~finite)[0])
-            raise InvalidDataError(
-                f"{tensor_type.name}: expected finite numbers, got {name} = {values[row, block]} "
-                f"in row {row}, block {block}"
-            )
+    if packed.size:
+        check_finite(packed.reshape(-1, packed.shape[-1]), tensor_type)
 
 
 def available_threads() -> int:
@@ -195,7 +181,8 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _execution(asked: Execution | None) -> Execution:
+def execution_of(asked: Execution | None) -> Execution:
+    """The execution asked for, or the one that the environment variable `KQUANT_EXECUTION` names."""
     chosen = asked or os.environ.get("KQUANT_EXECUTION") or "numba"
     if chosen not in ("numba", "numpy"):
         raise OptionError(f"execution: expected 'numba' or 'numpy', got {chosen!r}")
@@ -224,6 +211,8 @@ def _packed(data: npt.ArrayLike, tensor_type: TensorType) -> Bytes:
     packed = np.asarray(data)
     if packed.dtype != np.uint8:
         raise ShapeError(f"{tensor_type.name}: expected packed rows of uint8, got dtype {packed.dtype}")
+    if tensor_type.removed:
+        raise UnsupportedTypeError(f"{tensor_type.name}: ggml has removed this type")
     if packed.ndim == 0 or packed.shape[-1] % tensor_type.type_size:
         got = "a single byte" if packed.ndim == 0 else f"{packed.shape[-1]} bytes"
         raise ShapeError(

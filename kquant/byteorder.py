@@ -1,0 +1,37 @@
+"""Packed data of big-endian files: the same blocks with the bytes of every wider field reversed."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from kquant.errors import UnsupportedTypeError
+from kquant.formats import has_room, room
+from kquant.types import TensorType
+
+__all__ = ["swapped"]
+
+_PLAIN = {
+    TensorType.I8: "i1",
+    TensorType.I16: "<i2",
+    TensorType.I32: "<i4",
+    TensorType.I64: "<i8",
+    TensorType.F64: "<f8",
+}
+
+
+def swapped(data: npt.NDArray[np.uint8], tensor_type: TensorType) -> npt.NDArray[np.uint8]:
+    """Packed rows in the other byte order, as a new array.
+
+    Raises `UnsupportedTypeError` for types whose fields kquant does not know.
+    """
+    if has_room(tensor_type):
+        layout = room(tensor_type).LAYOUT
+    elif tensor_type in _PLAIN:
+        layout = np.dtype(_PLAIN[tensor_type])
+    else:
+        raise UnsupportedTypeError(
+            f"{tensor_type.name}: kquant cannot change the byte order of this type, as it does not know its fields"
+        )
+    blocks = np.ascontiguousarray(data).view(layout.newbyteorder(">"))
+    return blocks.astype(layout).view(np.uint8)

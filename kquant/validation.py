@@ -1,0 +1,90 @@
+"""Whether packed data holds numbers: what `ggml_validate_row_data` refuses, for every type of ggml.
+
+Source: https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kquant.errors import InvalidDataError
+from kquant.formats import has_room, room
+from kquant.types import TensorType
+
+__all__ = ["check_finite"]
+
+_SCALE_AT = {
+    TensorType.IQ1_S: 0,
+    TensorType.IQ2_XXS: 0,
+    TensorType.IQ2_XS: 0,
+    TensorType.IQ2_S: 0,
+    TensorType.IQ3_XXS: 0,
+    TensorType.IQ3_S: 0,
+    TensorType.IQ4_NL: 0,
+    TensorType.IQ4_XS: 0,
+    TensorType.TQ1_0: 52,
+    TensorType.TQ2_0: 64,
+    TensorType.Q1_0: 0,
+    TensorType.Q2_0: 0,
+}
+"""Where the types without a codec keep their fp16 scale."""
+
+_EXPONENT = {"<f2": 0x7C00, "bf16": 0x7F80, "<f4": 0x7F800000, "<f8": 0x7FF0000000000000}
+
+
+class _Number(NamedTuple):
+    name: str
+    at: int
+    kind: str
+
+
+@cache
+def _numbers(tensor_type: TensorType) -> tuple[_Number, ...]:
+    """The floats in a block of this type."""
+    if tensor_type is TensorType.BF16:
+        return (_Number("x", 0, "bf16"),)
+    if tensor_type is TensorType.F64:
+        return (_Number("x", 0, "<f8"),)
+    if has_room(tensor_type):
+        fields = room(tensor_type).LAYOUT.fields
+        return tuple(_Number(name, at, dtype.str) for name, (dtype, at) in fields.items() if dtype.kind == "f")
+    return (_Number("d", _SCALE_AT[tensor_type], "<f2"),) if tensor_type in _SCALE_AT else ()
+
+
+def check_finite(data: npt.NDArray[np.uint8], tensor_type: TensorType, where: str = "") -> None:
+    """Raises `InvalidDataError` if a scale or value in packed rows is NaN or infinite.
+
+    Args:
+        data: uint8 (n_rows, row_bytes).
+        tensor_type: Their type.
+        where: Put before the message.
+
+    The integer types and NVFP4 hold nothing that could be; of IQ1_M and MXFP4 the one exponent that
+    stands for no number is refused.
+    """
+    blocks = np.ascontiguousarray(data).reshape(-1, tensor_type.type_size)
+    for name, bad in _suspects(blocks, tensor_type):
+        if bad.any():
+            index, per_row = int(np.argmax(bad)), data.shape[-1] // tensor_type.type_size
+            raise InvalidDataError(
+                f"{where}{tensor_type.name}: expected finite numbers, got NaN or infinity for {name} "
+                f"in row {index // per_row}, block {index % per_row}"
+            )
+
+
+def _suspects(blocks: npt.NDArray[np.uint8], tensor_type: TensorType) -> list[tuple[str, npt.NDArray[Any]]]:
+    if tensor_type is TensorType.MXFP4:
+        return [("e", blocks[:, 0] == 0xFF)]
+    if tensor_type is TensorType.IQ1_M:  # the four scale words carry the fp16 scale in their high nibbles
+        return [("d", (blocks[:, 55] & 0x70 == 0x70) & (blocks[:, 53] & 0xC0 == 0xC0))]
+    found = []
+    for name, at, kind in _numbers(tensor_type):
+        dtype = "<f2" if kind == "bf16" else kind
+        bits = blocks[:, at : at + np.dtype(dtype).itemsize].view(dtype.replace("f", "u"))[:, 0]
+        exponent = bits.dtype.type(_EXPONENT[kind])
+        found.append((name, (bits & exponent) == exponent))
+    return found
