@@ -104,6 +104,14 @@ def load_imatrix(
 
     Raises `ImatrixError` if the file cannot be read, is not an importance matrix, or holds NaN or
     infinity; `OptionError` if `include` and `exclude` are both given.
+
+    >>> import struct
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:   # one entry, "w": the sums of two calls
+    ...     path = Path(folder, "tiny.dat")
+    ...     n_bytes = path.write_bytes(struct.pack("<ii1sii2f", 1, 1, b"w", 2, 2, 3.0, 4.0))
+    ...     print(load_imatrix(path)["w"])
+    [[1.5 2. ]]
     """
     name = os.fspath(path)
     try:
@@ -196,6 +204,8 @@ def _weights(model: GGUFFile, name: str, path: str) -> Weights:
             f"{path}: {name}: expected one count for each matrix, "
             f"got {counts.size} counts for {sums.size} sums"
         )
+    if not np.isfinite(counts).all():
+        raise ImatrixError(f"{path}: {name}: expected finite counts, got {counts[~np.isfinite(counts)][0]}")
     # C's lround: halves go away from zero
     rounded = np.copysign(np.floor(np.abs(counts.astype(np.float64)) + 0.5), counts).astype(np.float32)
     rows = sums.reshape(counts.size, -1)

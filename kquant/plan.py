@@ -69,6 +69,25 @@ def plan(
     `ShapeError` where a type does not fit a row length and has no substitute, `UnsupportedTypeError`
     where kquant has no codec for what is needed.  What other options could cure is no error yet: it
     stands in `Plan.problems`, and `Plan.check` raises it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import kquant
+    >>> from kquant.gguf import Writer
+    >>> specs = [TensorSpec(f"blk.{i}.attn_v.weight", (256, 2), TensorType.F16) for i in range(4)]
+    >>> with TemporaryDirectory() as folder:
+    ...     with Writer(f"{folder}/tiny.gguf", layout(Metadata(), specs)) as writer:
+    ...         for i in range(4):
+    ...             writer.write(i, 0, bytes(1024))
+    ...         writer.commit()
+    ...     plan = kquant.plan(f"{folder}/tiny.gguf", "Q3_K_M")
+    >>> for row in plan.rows:
+    ...     print(row.name, row.type.name, row.new_type.name, row.new_bytes, row.reason, sep=", ")
+    blk.0.attn_v.weight, F16, Q5_K, 352, attn_v of the first two layers
+    blk.1.attn_v.weight, F16, Q5_K, 352, attn_v of the first two layers
+    blk.2.attn_v.weight, F16, Q4_K, 288, attn_v is sensitive
+    blk.3.attn_v.weight, F16, Q4_K, 288, attn_v is sensitive
+    >>> plan.bits_per_weight, plan.new_bits_per_weight
+    (16.0, 5.0)
     """
     chosen = file_type_of(file_type)
     overrides = [parse_override(text) for text in override_kv]
