@@ -173,6 +173,30 @@ DECODERS: dict[str, Callable[[Block], Values]] = {
 }
 
 
+HALVES: dict[str, tuple[int, ...]] = {
+    "F16": (0,),
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
+    "Q8_1": (0, 2),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+}
+"""Where each block keeps its fp16 numbers: byte offsets."""
+
+
+def is_valid(block: Block, type_name: str) -> bool:
+    """Whether every floating-point number stored in a block is finite."""
+    if type_name in HALVES:
+        return all(math.isfinite(half(block, at)) for at in HALVES[type_name])
+    return bool(np.isfinite(decode_bf16(block) if type_name == "BF16" else decode_f32(block[:4]))[0])
+
+
 # ---------------------------------------------------------------- quantizers without a search
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,22 @@ from numpy.typing import NDArray
 from kquant.types import TensorType
 from support import golden
 
+_ggml: Any
 try:
-    from ggml import ggml as _ggml
-except (ImportError, FileNotFoundError, OSError, RuntimeError) as error:
-    _ggml = None
-    reason = f"ggml-python cannot be used: {error}"
+    _ggml = import_module("ggml.ggml")
+except (ImportError, OSError, RuntimeError) as error:
+    _ggml, reason = None, f"ggml-python cannot be used: {error}"
 else:
     reason = ""
 
 _ROW_FUNCTIONS = {"Q8_1": "q8_1", "Q8_K": "q8_K"}
+_DIVISORS = {"Q4_0": 8, "Q4_1": 15, "Q5_0": 16, "Q5_1": 31, "Q8_0": 127, "Q8_1": 127}
 _FLOATS = ctypes.POINTER(ctypes.c_float)
+
+
+def knows(t: TensorType) -> bool:
+    """Whether this ggml has the type."""
+    return not (reason or t.removed) and t.id < _ggml.GGML_TYPE_COUNT
 
 
 def quantize(
@@ -67,6 +74,25 @@ def validate(data: NDArray[np.uint8], type_name: str) -> bool:
     """What `ggml_validate_row_data` says of packed rows; it also prints to stderr when it refuses."""
     data = np.ascontiguousarray(data, np.uint8)
     return bool(_ggml.ggml_validate_row_data(TensorType[type_name].id, data.ctypes.data, data.nbytes))
+
+
+def is_defined(
+    x: NDArray[np.float32], type_name: str, weights: NDArray[np.float32] | None = None
+) -> NDArray[np.bool_]:
+    """Which rows have one result in C: bool (n_rows,).
+
+    The legacy quantizers that do not search multiply with 1 / d and cast the product to an integer.
+    Where d is so small that 1 / d is infinite, the cast is undefined.
+    """
+    if type_name not in _DIVISORS or (weights is not None and type_name != "Q8_0"):
+        return np.ones(len(x), np.bool_)
+    blocks = x.reshape(len(x), -1, 32)
+    with np.errstate(all="ignore"):
+        if type_name in ("Q4_1", "Q5_1"):
+            blocks = blocks - blocks.min(axis=2, keepdims=True)
+        d = np.abs(blocks).max(axis=2) / np.float32(_DIVISORS[type_name])
+        defined: NDArray[np.bool_] = ((d == 0) | np.isfinite(1 / d)).all(axis=1)
+    return defined
 
 
 @cache
