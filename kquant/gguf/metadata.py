@@ -23,6 +23,7 @@ from kquant.gguf.spec import (
     SCALAR_CODES,
     ByteOrder,
     is_alignment,
+    is_alignment_in_disguise,
 )
 from kquant.gguf.strings import Buffer, StringArray
 
@@ -168,12 +169,14 @@ class Metadata(Mapping[str, Any]):
         `value_type` ARRAY takes a sequence or an array and the `element_type`; strings may be `str` or
         `bytes`.  Raises `GGUFError` if the value does not fit the type, or the key cannot be.
         """
-        key_bytes = _bytes_of(key, f"metadata key {key!r}")
+        key_bytes = encode_text(key, f"metadata key {key!r}")
         if not 0 < len(key_bytes) <= MAX_KEY_BYTES:
             raise GGUFError(
                 f"metadata key {key[:40]!r}: expected 1 to {MAX_KEY_BYTES} bytes, got {len(key_bytes)}"
             )
         key = key_bytes.decode("utf-8", "surrogateescape")
+        if is_alignment_in_disguise(key):
+            raise GGUFError(f"metadata key {key!r}: expected {ALIGNMENT_KEY!r} without a NUL")
         pair = Metadata({key: _value_of(key, value, value_type, element_type)})
         if key == ALIGNMENT_KEY:
             _ = pair.alignment
@@ -217,7 +220,7 @@ def _value_of(key: str, value: Any, value_type: GGUFValueType, element_type: GGU
     items = [value] if not is_array else value.tolist() if isinstance(value, np.ndarray) else list(value)
     if item_type == GGUFValueType.STRING:
         where = f"metadata key {key!r}"
-        payload = b"".join(encode_string(_bytes_of(item, where), "little") for item in items)
+        payload = b"".join(encode_string(encode_text(item, where), "little") for item in items)
     else:
         try:
             payload = struct.pack(f"<{len(items)}{SCALAR_CODES[item_type]}", *items)
@@ -228,7 +231,8 @@ def _value_of(key: str, value: Any, value_type: GGUFValueType, element_type: GGU
     return Value(item_type, len(items) if is_array else None, payload, "little")
 
 
-def _bytes_of(value: Any, where: str) -> bytes:
+def encode_text(value: Any, where: str) -> bytes:
+    """The bytes of a `str` or of bytes; raises `GGUFError` for anything else, with where it was found."""
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):

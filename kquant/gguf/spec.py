@@ -91,6 +91,15 @@ def is_alignment(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
 
+def is_alignment_in_disguise(key: str) -> bool:
+    """True for what upstream, which compares keys as C strings, takes for `general.alignment`.
+
+    >>> is_alignment_in_disguise("general.alignment\\0"), is_alignment_in_disguise("general.alignment")
+    (True, False)
+    """
+    return key.startswith(ALIGNMENT_KEY + "\0")
+
+
 def tensor_bytes(tensor_type: TensorType, ggml_shape: Sequence[int]) -> int:
     """Bytes of a tensor whose dimensions are given in GGUF's order, row length first.
 

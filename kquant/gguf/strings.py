@@ -21,6 +21,10 @@ Buffer: TypeAlias = Any
 """Anything with the buffer protocol; `collections.abc.Buffer` needs Python 3.12."""
 
 _WINDOW: Final = 1 << 17
+"""Bytes looked at together: enough to be fast, few enough to stay in the cache."""
+_FEW: Final = 200
+"""So many strings are followed one by one faster than a window is searched."""
+_NONE: Final = np.empty(0, np.int64)
 _LENGTH: Final = {order: Struct(mark + "Q") for order, mark in ORDER_MARK.items()}
 
 
@@ -39,7 +43,7 @@ def string_starts(data: Buffer, start: int, count: int, byteorder: ByteOrder) ->
     position = start
     while count:
         window_end = min(position + _WINDOW, len(data))
-        starts = _proven(data, position, window_end, byteorder)[:count]
+        starts = _proven(data, position, window_end, byteorder)[:count] if count > _FEW else _NONE
         if starts.size:
             yield starts
             count -= starts.size
@@ -80,7 +84,7 @@ def _proven(data: Buffer, position: int, window_end: int, byteorder: ByteOrder) 
     base = max(position - 4, 0) & ~3
     n_words = (window_end - base) // 4
     if n_words < 3:
-        return np.empty(0, np.int64)
+        return _NONE
     words = np.ndarray(n_words, mark + "u4", data, base)
     zeros = np.flatnonzero(words[1:-1] == 0) + 1
     neighbours = words[zeros - 1 if byteorder == "little" else zeros + 1]
@@ -88,7 +92,7 @@ def _proven(data: Buffer, position: int, window_end: int, byteorder: ByteOrder) 
     starts = 4 * zeros + (top - 4 if byteorder == "little" else -top)
     starts = starts[np.searchsorted(starts, position - base) :]
     if not starts.size or starts[0] != position - base:
-        return np.empty(0, np.int64)
+        return _NONE
 
     lengths = np.ndarray(4 * n_words - 7, mark + "i8", data, base, (1,))[starts]
     gaps = np.diff(starts) - 8

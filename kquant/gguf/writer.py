@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from kquant.errors import GGUFError, OutputError, ShapeError
-from kquant.gguf.metadata import Metadata, encode_string
+from kquant.gguf.metadata import Metadata, encode_string, encode_text
 from kquant.gguf.part_file import PartFile
 from kquant.gguf.spec import (
     MAGIC,
@@ -100,12 +100,12 @@ def layout(
     names: set[str] = set()
     end = 0
     for spec in specs:
-        _check_spec(spec, names)
+        name = _check_spec(spec, names)
         names.add(spec.name)
         offsets.append(end)
         nbytes.append(tensor_bytes(spec.type, spec.ggml_shape))
         dims = len(spec.ggml_shape)
-        parts.append(encode_string(spec.name.encode("utf-8", "surrogateescape"), byteorder))
+        parts.append(encode_string(name, byteorder))
         parts.append(struct.pack(f"{mark}I{dims}qiQ", dims, *spec.ggml_shape, spec.type.id, end))
         end = align(end + nbytes[-1], metadata.alignment)
         if end > MAX_FILE_BYTES:
@@ -122,16 +122,21 @@ def layout(
     )
 
 
-def _check_spec(spec: TensorSpec, names: set[str]) -> None:
+def _check_spec(spec: TensorSpec, names: set[str]) -> bytes:
+    """The bytes of the name, if a reader would take it all."""
     what = f"tensor {spec.name!r}"
+    name = encode_text(spec.name, what)
     if spec.name in names:
         raise GGUFError(f"{what}: expected unique names, got this one twice")
-    if (length := len(spec.name.encode("utf-8", "surrogateescape"))) > MAX_NAME_BYTES:
-        raise GGUFError(f"{what}: expected a name of at most {MAX_NAME_BYTES} bytes, got {length}")
+    if len(name) > MAX_NAME_BYTES:
+        raise GGUFError(f"{what}: expected a name of at most {MAX_NAME_BYTES} bytes, got {len(name)}")
     if len(spec.ggml_shape) > MAX_DIMS:
         raise GGUFError(f"{what}: expected at most {MAX_DIMS} dimensions, got {spec.ggml_shape}")
-    if any(not 0 <= n <= MAX_FILE_BYTES for n in spec.ggml_shape):
+    if any(not 0 <= length <= MAX_FILE_BYTES for length in spec.ggml_shape):
         raise GGUFError(f"{what}: expected dimensions from 0 to {MAX_FILE_BYTES}, got {spec.ggml_shape}")
+    if spec.type.removed:
+        raise GGUFError(f"{what}: expected a tensor type that ggml still has, got {spec.type.id}")
+    return name
 
 
 class Writer:
