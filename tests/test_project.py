@@ -137,7 +137,8 @@ def test_modules_are_documented(name: str) -> None:
 FOUNDATION = {"errors", "types"}
 POLICY = {"roles", "model_facts", "mixtures", "policy"}
 PLAN = {"options", "imatrix", "pruning", "outputs", "plan_types", "plan_checks", "plan"}
-CODEC = {"kernel_cache", "jit", "lanes", "simd", "formats", "execute", "codec", "tensor"}
+COMPILER = {"kernel_cache", "jit", "simd"}
+CODEC = COMPILER | {"lanes", "formats", "execute", "validation", "byteorder", "codec", "tensor"}
 LAYERS = [
     (FOUNDATION, set()),
     ({"gguf"}, FOUNDATION),
@@ -176,5 +177,5 @@ def test_imports_run_one_way(path: Path) -> None:
     if allowed is not None:
         assert {room(m) for m in imported if m.partition(".")[0] == "kquant"} <= rooms | allowed
     others = {name.partition(".")[0] for name in imported}
-    assert own in ("jit", "simd") or not others & {"numba", "llvmlite"}
+    assert own in COMPILER or not others & {"numba", "llvmlite"}
     assert own == "cli" or not others & {"click", "rich"}

@@ -94,7 +94,7 @@ def demo(file_type: str, output: Path | None) -> None:
         seconds = time.perf_counter() - started
         with kquant.open(source) as before, kquant.open(target) as after:
             sums = errors_by_type(before, after)
-        show.write("", *show.summary(plan), "", errors(sums), "")
+        show.write(*show.summary(plan), "", errors(sums), "")
         show.write(*verdict(sha256(source), sha256(target), file_type, seconds))
 
 

@@ -105,7 +105,8 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     "--max-buffer-size",
     metavar="MIB",
     type=click.IntRange(min=1),
-    help="Keep at most this much of a tensor in memory at a time.",
+    expose_value=False,
+    help="Taken for the sake of scripts: kquant's buffers are smaller than any limit.",
 )
 @click.option("--keep-split", is_flag=True, help="Write as many shards as the input has.")
 @click.option(
@@ -121,7 +122,6 @@ def quantize(
     words: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
-    max_buffer_size: int | None,
     **given: Any,
 ) -> None:
     """Turn a GGUF model into another file type, as llama-quantize does.
@@ -134,8 +134,6 @@ def quantize(
     if dry_run:
         plan = kquant.plan(source, file_type, **options)
     else:
-        if max_buffer_size:
-            options["slab_bytes"] = max_buffer_size << 20
         with show.Progress(f"{source.name} → {target.name}") as progress:
             plan = kquant.requantize(source, target, file_type, threads=threads, progress=progress, **options)
     if as_json:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.console import RenderableType
-    from rich.progress import Task, TaskID
+    from rich.progress import Task
     from typing_extensions import Self
 
     from kquant.plan import Plan, PlanRow
@@ -150,54 +150,69 @@ def fallbacks(plan: Plan) -> Iterator[RenderableType]:
 
 
 class Progress:
-    """Reports (done bytes, all bytes): a bar with speed and time left on a terminal, else ten lines."""
+    """Reports (done bytes, all bytes): a bar with speed and time left on a terminal, else ten lines.
+
+    Nothing is shown before the first report, so that an error in what comes before stands alone.
+    """
 
     def __init__(self, label: str) -> None:
-        self.label = printable(label)
-        self._bar: RichProgress | None = None
-        self._tenth = 0
-        self._started = 0.0
+        self._label = printable(label)
+        self._shown: _Bar | _Lines | None = None
 
     def __enter__(self) -> Self:
-        self._started = time.monotonic()
-        console = Console(stderr=True, highlight=False, markup=False)
-        if console.is_terminal:
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=30),
-                TaskProgressColumn(),
-                _Figures(),
-            )
-            self._bar = RichProgress(*columns, console=console)
-            self._bar.start()
-            self._task: TaskID = self._bar.add_task(self.label, total=None)
-        else:
-            click.echo(self.label, err=True)
         return self
 
     def __call__(self, done: int, total: int) -> None:
         """Say that `done` of `total` bytes are processed."""
-        if self._bar:
-            self._bar.update(self._task, completed=done, total=total)
-            return
-        tenth = 10 * done // total if total else 10
-        if tenth > self._tenth:
-            self._tenth = tenth
-            speed = done / (time.monotonic() - self._started)
-            click.echo(f"{10 * tenth:4} %  {size(done)} of {size(total)}  {size(speed)}/s", err=True)
+        if self._shown is None:
+            console = Console(stderr=True, highlight=False, markup=False)
+            self._shown = _Bar(self._label, console) if console.is_terminal else _Lines(self._label)
+        self._shown.update(done, total)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        if isinstance(self._shown, _Bar):
+            self._shown.bar.stop()
+
+
+class _Lines:
+    """A line when the work begins and after each tenth of it."""
+
+    def __init__(self, label: str) -> None:
+        click.echo(label, err=True)
+        self.started = time.monotonic()
+        self.tenth = 0
+
+    def update(self, done: int, total: int) -> None:
+        tenth = 10 * done // total if total else 10
+        if tenth > self.tenth:
+            self.tenth = tenth
+            speed = done / max(time.monotonic() - self.started, 1e-9)
+            click.echo(f"{10 * tenth:4} %  {size(done)} of {size(total)}  {size(speed)}/s", err=True)
+
+
+class _Bar:
+    def __init__(self, label: str, console: Console) -> None:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            _Figures(),
+        )
+        self.bar = RichProgress(*columns, console=console)
+        self.bar.start()
+        self.task = self.bar.add_task(label, total=None)
+
+    def update(self, done: int, total: int) -> None:
+        self.bar.update(self.task, completed=done, total=total)
 
 
 class _Figures(ProgressColumn):
     """Bytes done, speed and time left; the time that it took when all is done."""
 
     def render(self, task: Task) -> Text:
-        if task.total is None:
+        if task.total is None or not task.completed:
             return Text("preparing", style="dim")
         speed = task.finished_speed or task.speed
         words = [f"{size(task.completed)} of {size(task.total)}", f"{size(speed)}/s" if speed else ""]

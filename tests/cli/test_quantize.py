@@ -32,12 +32,12 @@ def test_summary_and_progress(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert files(folder) == {"ggml-model-Q4_K_M.gguf"}
     printed = capsys.readouterr()
     lines = [line.split() for line in printed.out.splitlines()]
-    assert ["source", "880.5", "KiB", "16.16"] in lines
-    assert ["Q6_K", "9", "78.8", "KiB", "27.3", "%", "6.5625"] in lines
+    assert ["source", "881.1", "KiB", "16.16"] in lines
+    assert ["Q6_K", "9", "91.9", "KiB", "31.8", "%", "6.5625"] in lines
     assert "fall back" not in printed.out
     progress = printed.err.splitlines()
     assert progress[0] == "m.gguf → ggml-model-Q4_K_M.gguf"
-    assert progress[-1].startswith(" 100 %  880.5 KiB of 880.5 KiB  ")
+    assert progress[-1].startswith(" 100 %  881.1 KiB of 881.1 KiB  ")
 
 
 def test_fallbacks_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
