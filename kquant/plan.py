@@ -106,7 +106,7 @@ def plan(
         order = sorted(model.tensors, key=processing_order)
         replaced = {override.key: override.value for override in reversed(overrides)}  # the first counts
         facts = ModelFacts.from_metadata(model.metadata, overrides=replaced, tensor_names=order)
-        names, n_layers = prune(order, pruned) if pruned else (dict(zip(order, order, strict=True)), None)
+        names, n_layers = prune(order, pruned)
         tensors = [(name, model.tensors[source_name]) for source_name, name in names.items()]
         if keep_split:
             tensors.sort(key=lambda item: (item[1].shard, item[1].offset))
