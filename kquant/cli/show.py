@@ -174,6 +174,7 @@ class Progress:
     ) -> None:
         if isinstance(self._shown, _Bar):
             self._shown.bar.stop()
+            self._shown.bar.console.print()
 
 
 class _Lines:
