@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from kquant.errors import GGUFError
 from kquant.gguf import GGUFValueType, Metadata
 from kquant.imatrix import Imatrix
 from kquant.options import MAX_TEXT_BYTES, Override
@@ -48,13 +49,16 @@ def copied_file_type(metadata: Metadata, replaced: Mapping[str, object], types: 
     """The `general.file_type` of a copy: the source's, or one guessed from its tensors and marked so.
 
     `replaced` are metadata that the user overrides; `types` those of all tensors in the order of
-    processing, which decides between equals.
+    processing, which decides between equals.  Raises `GGUFError` if the source states no number.
     """
     number = replaced.get("general.file_type")
     if type(number) is int:
         return number
     if "general.file_type" in metadata:
-        return int(metadata["general.file_type"])
+        stated = metadata["general.file_type"]
+        if type(stated) is not int:
+            raise GGUFError(f"general.file_type: expected an integer, got {stated!r}")
+        return stated
     counts: Counter[TensorType] = Counter()
     most = TensorType.F32
     for tensor_type in types:
@@ -65,10 +69,7 @@ def copied_file_type(metadata: Metadata, replaced: Mapping[str, object], types: 
 
 
 def first_metadata(
-    source: Metadata,
-    file_type: int,
-    overrides: Sequence[Override],
-    imatrix: Imatrix | None,
+    source: Metadata, file_type: int, overrides: Sequence[Override], imatrix: Imatrix | None
 ) -> Metadata:
     """The metadata of the only or the first file, without `split.*`.
 

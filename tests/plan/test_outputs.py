@@ -137,3 +137,10 @@ def test_file_type_of_a_copy_is_guessed_where_it_is_not_stated(
     assert copied_file_type(Metadata(), {"general.file_type": 7}, types) == 7
     assert copied_file_type(source(), {}, types) == 1
     assert copied_file_type(source(), {"general.file_type": 7}, types) == 7
+
+
+def test_file_type_of_a_copy_must_be_a_number() -> None:
+    metadata = Metadata()
+    metadata.set("general.file_type", "Q4_0", GGUFValueType.STRING)
+    with pytest.raises(GGUFError, match=r"^general\.file_type: expected an integer, got 'Q4_0'$"):
+        copied_file_type(metadata, {}, [])
