@@ -68,16 +68,19 @@ class Sums(NamedTuple):
         return (self.squared_error / self.squared_values) ** 0.5 if self.squared_values else 0.0
 
 
+def _known(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if value.upper() not in LLAMA_QUANTIZE_SHA256:
+        raise click.UsageError(f"TYPE: expected one of {', '.join(LLAMA_QUANTIZE_SHA256)}, got {value!r}")
+    return value.upper()
+
+
 @click.command()
-@click.argument(
-    "file_type",
-    metavar="[TYPE]",
-    default="Q4_K_M",
-    type=click.Choice(list(LLAMA_QUANTIZE_SHA256), case_sensitive=False),
-)
+@click.argument("file_type", metavar="[TYPE]", default="Q4_K_M", callback=_known)
 @click.option("-o", "--output", metavar="OUT.gguf", type=click.Path(path_type=Path), help="Keep the result.")
 def demo(file_type: str, output: Path | None) -> None:
-    """Turn SmolLM2-135M-Instruct, a real language model, into TYPE (default Q4_K_M).
+    """Turn SmolLM2-135M-Instruct, a real language model, into another file type.
+
+    TYPE is Q4_K_M (the default), Q6_K, Q8_0, Q2_K, F16 or BF16.
 
     Shows the plan, the result and its error against the source, and compares the SHA-256 of the file
     with the one that llama-quantize wrote.

