@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import gguf
 import kquant
 from kquant.errors import ImatrixError, OptionError
 from kquant.imatrix import Imatrix, load_imatrix

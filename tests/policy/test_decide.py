@@ -155,9 +155,7 @@ def test_the_table_of_embeddings_per_layer() -> None:
 
 
 def test_a_type_set_by_option_must_fit() -> None:
-    message = (
-        "^output.weight: Q4_K expects rows of a multiple of 256 elements, got 288, and a type that"
-    )
+    message = "^output.weight: Q4_K expects rows of a multiple of 256 elements, got 288, and a type that"
     with pytest.raises(ShapeError, match=message):
         one("output.weight", shape=(512, 288), output_tensor_type=TensorType.Q4_K)
     with pytest.raises(
