@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import machine, report
 from benchmarks.cases import Case, cases
-from benchmarks.measure import by_turns
+from benchmarks.measure import by_turns, keep_freed_memory
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -33,13 +33,14 @@ def measure(case: Case, seconds: float) -> report.Result:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table as it grows, then write the files; 1 if any result differed from ggml's."""
     options = arguments(argv)
+    kept = keep_freed_memory()
     print(report.HEADER)
     results = []
     for case in cases(options.elements):
         if not options.words or any(word.lower() in str(case).lower() for word in options.words):
             results.append(measure(case, options.seconds))
             print(report.line(results[-1]), flush=True)
-    facts = machine.facts()
+    facts = {**machine.facts(), "elements": options.elements, "memory_reused": kept}
     options.out.mkdir(parents=True, exist_ok=True)
     report.write_json(options.out / "results.json", results, facts)
     if not options.no_plot:

@@ -20,7 +20,8 @@ LEGACY = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 FLOATS = ("F16", "BF16")
 TYPES = K_QUANTS + LEGACY + FLOATS
 
-KQUANT, GGML, GGUF, COPY, TWO = "kquant", "ggml", "gguf-py", "copy", "kquant, 2 threads"
+KQUANT, GGML, GGUF, COPY = "kquant", "ggml", "gguf-py", "copy"
+ONE, TWO = "one thread", "two threads"
 
 SLOWER = 8
 """kquant under NumPy and gguf-py's k-quants are measured on this fraction of the rows."""
@@ -106,7 +107,7 @@ def two_threads(name: str, x: peers.Floats) -> Case:
     t = TensorType[name]
     contestants: dict[str, Run] = {
         TWO: partial(kquant.quantize, x, t, threads=2),
-        KQUANT: partial(kquant.quantize, x, t, threads=1),
+        ONE: partial(kquant.quantize, x, t, threads=1),
     }
     return Case("quantize on two threads", name, x.size, _bytes(x, t), contestants)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import time
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Run = Callable[[], Any]
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 MIN_ROUNDS = 3
 MAX_ROUNDS = 200
@@ -65,3 +68,16 @@ def by_turns(contestants: Mapping[str, Run], seconds: float) -> Times:
     finally:
         gc.enable()
     return Times(taken)
+
+
+def keep_freed_memory() -> bool:
+    """Have the allocator keep what is freed; False where it cannot be told to (it is not glibc).
+
+    Every contestant returns a new array.  The first touch of fresh pages costs more than decoding into
+    them does, and would hide the differences that are to be measured.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(_M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(_M_MMAP_MAX, 0))

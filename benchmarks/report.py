@@ -66,46 +66,63 @@ def write_json(path: Path, results: Sequence[Result], machine: dict[str, Any]) -
 
 
 def plot(path: Path, results: Sequence[Result], machine: dict[str, Any]) -> None:
-    """A panel per group: bars for every contestant's speed on a logarithmic axis."""
+    """A panel per group: how many times faster than each peer, with quartiles, on a logarithmic axis."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     groups = list(dict.fromkeys(result.group for result in results))
-    heights = [sum(result.group == group for result in results) for group in groups]
+    rows = {group: [result for result in results if result.group == group] for group in groups}
+    heights = [len(rows[group]) + 2 for group in groups]
     figure, panels = plt.subplots(
         len(groups),
         1,
-        figsize=(9, 1.2 * len(groups) + 0.34 * sum(heights)),
+        figsize=(8, 0.24 * sum(heights) + 1),
         height_ratios=heights,
+        sharex=True,
         squeeze=False,
         layout="constrained",
     )
     for group, panel in zip(groups, panels[:, 0], strict=True):
-        _panel(panel, group, [result for result in results if result.group == group])
-    figure.suptitle(f"{machine['cpu']}, one thread each unless said otherwise", fontsize=9)
+        _panel(panel, group, rows[group])
+    panels[-1, 0].set_xlabel("times faster (median and quartiles)")
+    figure.suptitle(f"kquant on one thread beside others; {machine['cpu']}", fontsize=10)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
+COLOURS = {"ggml": "tab:blue", "gguf-py": "tab:orange", "one thread": "tab:green"}
+
+
 def _panel(panel: Any, group: str, results: Sequence[Result]) -> None:
-    names = list(dict.fromkeys(name for result in results for name in result.melem_per_s))
-    width = 0.8 / len(names)
-    for i, name in enumerate(names):
-        rows = [(y, result) for y, result in enumerate(results) if name in result.melem_per_s]
-        bars = panel.barh(
-            [y + (i - (len(names) - 1) / 2) * width for y, _ in rows],
-            [result.melem_per_s[name] for _, result in rows],
-            width,
-            label=name,
-        )
-        ratios = [result.times_faster.get(name) for _, result in rows]
-        labels = ["" if ratio is None else f" ÷{ratio.median:.1f}" for ratio in ratios]
-        panel.bar_label(bars, labels, fontsize=6)
-    panel.set_yticks(range(len(results)), [result.type for result in results], fontsize=8)
-    panel.invert_yaxis()
+    for peer, colour in COLOURS.items():
+        rows = [
+            (y, result.times_faster[peer]) for y, result in enumerate(results) if peer in result.times_faster
+        ]
+        if rows:
+            medians = [ratio.median for _, ratio in rows]
+            below = [ratio.median - ratio.low for _, ratio in rows]
+            above = [ratio.high - ratio.median for _, ratio in rows]
+            places = [y for y, _ in rows]
+            panel.errorbar(
+                medians, places, xerr=[below, above], fmt="o", ms=4, color=colour, label=f"than {peer}"
+            )
+    speeds = [next(iter(result.melem_per_s.values())) for result in results]
+    labels = [
+        f"{result.type}  {speed:,.{0 if speed > 10 else 1}f} M/s"
+        for result, speed in zip(results, speeds, strict=True)
+    ]
+    panel.set_yticks(range(len(results)), labels, fontsize=8)
+    panel.set_ylim(len(results) - 0.4, -0.6)
     panel.set_xscale("log")
-    panel.set_xlabel("million elements per second", fontsize=8)
+    panel.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    panel.minorticks_off()
+    panel.tick_params(labelbottom=True, labelsize=8)
+    panel.axvline(1, color="black", lw=0.8)
+    panel.grid(axis="x", lw=0.3)
     panel.set_title(group, fontsize=10, loc="left")
-    panel.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    panel.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+
+
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
