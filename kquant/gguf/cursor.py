@@ -113,8 +113,8 @@ class Cursor:
                 self.skip_string(what, MAX_STRING_BYTES)
             else:
                 self._skip_strings(count, what)
-        elif value_type in SCALAR_CODES:
-            self.skip((1 if count is None else count) * struct.calcsize("=" + SCALAR_CODES[value_type]), what)
+        elif code := SCALAR_CODES.get(value_type):
+            self.skip((1 if count is None else count) * struct.calcsize("=" + code), what)
         else:
             raise self.error(
                 f"{what}: expected a value type from 0 to {max(GGUFValueType)}, got {value_type}", at

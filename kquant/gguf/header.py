@@ -5,7 +5,7 @@ https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/gguf.cpp (`gguf_init_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -101,19 +101,18 @@ def parse_header(data: Buffer, path: Path, *, shard: int = 0) -> Header:
     data_offset = align(cursor.position, alignment)
     tensors: dict[str, TensorInfo] = {}
     offset = 0
-    for at, name, ggml_shape, tensor_type, stored_offset in stored:
-        what = f"tensor {name!r}"
-        if name in tensors:
+    for at, info in stored:
+        what = f"tensor {info.name!r}"
+        if info.name in tensors:
             raise cursor.error(f"{what}: expected unique names, got this one twice", at)
-        if stored_offset != offset:
-            raise cursor.error(f"{what}: expected offset {offset}, got {stored_offset}", at)
-        nbytes = tensor_bytes(tensor_type, ggml_shape)
-        tensors[name] = TensorInfo(name, ggml_shape[::-1], tensor_type, data_offset + offset, nbytes, shard)
-        offset = align(offset + nbytes, alignment)
+        if info.offset != offset:
+            raise cursor.error(f"{what}: expected offset {offset}, got {info.offset}", at)
+        tensors[info.name] = replace(info, offset=data_offset + offset, shard=shard)
+        offset = align(offset + info.nbytes, alignment)
         if data_offset + offset > MAX_FILE_BYTES:
             raise cursor.error(
                 f"{what}: expected to end within the {MAX_FILE_BYTES} bytes that a file can have, "
-                f"got {nbytes} bytes from byte {data_offset + stored_offset}",
+                f"got {info.nbytes} bytes from byte {data_offset + info.offset}",
                 at,
                 GGUFLimitError,
             )
@@ -141,8 +140,8 @@ def _read_metadata(cursor: Cursor, n_kv: int) -> Metadata:
     return Metadata(values)
 
 
-def _read_tensor(cursor: Cursor, index: int) -> tuple[int, str, tuple[int, ...], TensorType, int]:
-    """One tensor info: its position in the file, name, dimensions, type and offset."""
+def _read_tensor(cursor: Cursor, index: int) -> tuple[int, TensorInfo]:
+    """The position of a tensor info, and what it says; its offset still counts from the tensor data."""
     at = cursor.position
     name = cursor.read_text(f"name of tensor {index}", MAX_NAME_BYTES)
     what = f"tensor {name!r}"
@@ -157,18 +156,9 @@ def _read_tensor(cursor: Cursor, index: int) -> tuple[int, str, tuple[int, ...],
         raise cursor.error(f"{what}: expected dimensions of 0 or more, got {shape}", at)
     try:
         tensor_type = TensorType.of(type_id)
-        if tensor_type.removed:
-            raise UnknownTypeError(f"expected a tensor type that ggml still has, got {type_id}")
-        tensor_type.row_bytes(shape[0] if shape else 1)
+        nbytes = tensor_bytes(tensor_type, shape)
+    except GGUFLimitError as error:
+        raise cursor.error(f"{what}: {error}", at, GGUFLimitError) from None
     except (UnknownTypeError, ShapeError) as error:
         raise cursor.error(f"{what}: {error}", at) from None
-    # as if no dimension were 0: upstream takes some such tensors, but no array can have their shape
-    n_elements = prod(max(length, 1) for length in shape)
-    if max(n_elements, n_elements // tensor_type.block_size * tensor_type.type_size) > MAX_FILE_BYTES:
-        raise cursor.error(
-            f"{what}: expected at most {MAX_FILE_BYTES} elements and bytes, got the dimensions {shape} "
-            f"of {tensor_type.name}",
-            at,
-            GGUFLimitError,
-        )
-    return at, name, shape, tensor_type, offset
+    return at, TensorInfo(name, shape[::-1], tensor_type, offset, nbytes)

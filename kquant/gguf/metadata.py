@@ -69,6 +69,9 @@ class Value:
         width = struct.calcsize("=" + SCALAR_CODES[self.type])
         return head, np.frombuffer(self.payload, f"u{width}").byteswap().tobytes()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Value, (self.type, self.count, bytes(self.payload), self.byteorder)  # memory maps stay here
+
     def _strings(self) -> StringArray:
         return StringArray(self.payload, 1 if self.count is None else self.count, self.byteorder)
 

@@ -40,7 +40,8 @@ class PartFile:
         self.path = Path(path)
         self.n_bytes = n_bytes
         self._target = Path(os.path.realpath(path))  # behind a symbolic link, as open() has it
-        self._temporary: Path | None = None
+        self._temporary = self._target.parent / f".{self._target.name[:40]}.{secrets.token_hex(4)}.part"
+        self._exists = False
         self._fd = -1
         self._open = False
         self._n_writing = 0
@@ -55,11 +56,11 @@ class PartFile:
             raise OSError(errno.EINVAL, "expected a regular file or a new name")
         if existing and not os.access(self._target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        temporary = self._target.with_name(f".{self._target.name[:40]}.{secrets.token_hex(4)}.part")
-        self._fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        self._temporary, self._open = temporary, True
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        self._fd = os.open(self._temporary, flags, 0o666)
+        self._exists = self._open = True
         if existing:
-            temporary.chmod(stat.S_IMODE(existing.st_mode))
+            self._temporary.chmod(stat.S_IMODE(existing.st_mode))
         if hasattr(os, "posix_fallocate"):
             try:
                 os.posix_fallocate(self._fd, 0, self.n_bytes)
@@ -98,16 +99,15 @@ class PartFile:
         with self._clean_failure():
             os.fsync(self._fd)
             self._close()
-            if self._temporary:
-                self._temporary.replace(self._target)
-            self._temporary = None
+            self._temporary.replace(self._target)
+            self._exists = False
 
     def abort(self) -> None:
         """Waits for the writes under way and removes the file; does nothing after a `commit`."""
         self._close()
-        if self._temporary:
+        if self._exists:
             self._temporary.unlink(missing_ok=True)
-        self._temporary = None
+        self._exists = False
 
     def check_open(self) -> None:
         """Raises `OutputError` after a commit or an abort."""

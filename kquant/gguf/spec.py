@@ -27,6 +27,7 @@ from typing import Final, Literal, TypeAlias
 
 from gguf import GGUFValueType
 
+from kquant.errors import GGUFLimitError, UnknownTypeError
 from kquant.types import TensorType
 
 ByteOrder: TypeAlias = Literal["little", "big"]
@@ -58,7 +59,7 @@ MIN_KV_BYTES: Final = 8 + 1 + 4 + 1
 MIN_TENSOR_BYTES: Final = 8 + 4 + 4 + 8
 """A nameless tensor without dimensions, which upstream takes."""
 
-SCALAR_CODES: Final[dict[GGUFValueType, str]] = {
+SCALAR_CODES: Final[dict[int, str]] = {
     GGUFValueType.UINT8: "B",
     GGUFValueType.INT8: "b",
     GGUFValueType.UINT16: "H",
@@ -103,10 +104,21 @@ def is_alignment_in_disguise(key: str) -> bool:
 def tensor_bytes(tensor_type: TensorType, ggml_shape: Sequence[int]) -> int:
     """Bytes of a tensor whose dimensions are given in GGUF's order, row length first.
 
-    Raises `ShapeError` if the block size does not divide the row length.
+    Raises `UnknownTypeError` for a type that ggml has removed, `ShapeError` if the block size does not
+    divide the row length, `GGUFLimitError` if no file or array can hold the tensor.
 
     >>> tensor_bytes(TensorType["Q4_K"], (256, 3))
     432
     """
+    if tensor_type.removed:
+        raise UnknownTypeError(f"expected a tensor type that ggml still has, got {tensor_type.id}")
     n_per_row, *outer = ggml_shape or (1,)
-    return tensor_type.row_bytes(n_per_row) * prod(outer)
+    row_bytes = tensor_type.row_bytes(n_per_row)
+    # as if no dimension were 0: upstream takes some such tensors, but no array can have their shape
+    n_elements = prod(max(length, 1) for length in ggml_shape)
+    if max(n_elements, n_elements // tensor_type.block_size * tensor_type.type_size) > MAX_FILE_BYTES:
+        raise GGUFLimitError(
+            f"expected at most {MAX_FILE_BYTES} elements and bytes, got the dimensions {tuple(ggml_shape)} "
+            f"of {tensor_type.name}"
+        )
+    return row_bytes * prod(outer)

@@ -76,9 +76,15 @@ def _one_by_one(
 def _proven(data: Buffer, position: int, window_end: int, byteorder: ByteOrder) -> NDArray[np.int64]:
     """The first strings of a window, as many as guesses hold for: none if `position` is not among them.
 
-    Among the seven zero bytes of a length below 256 exactly one 32-bit word of zeros is aligned, and text
-    has no zeros. The highest byte that is set in the word before it (after it, in big endian) is then
-    the length.  What is guessed so is proven afterwards: each string must end where the next one starts.
+    ::
+
+        little endian    t  t  L 00 00 00 00 00 00 00 t  t      L below 256, text without zeros
+        big endian       t  t 00 00 00 00 00 00 00 L  t  t
+                                 └ aligned ┘
+
+    Among the seven zero bytes of a length exactly one aligned 32-bit word is all zeros.  The highest
+    byte that is set in the word before it (after it, in big endian) is the length.  That is the guess;
+    the proof is that each string ends where the next one starts.
     """
     mark = ORDER_MARK[byteorder]
     base = max(position - 4, 0) & ~3
@@ -145,6 +151,9 @@ class StringArray(Sequence[str]):
         return NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StringArray, (bytes(self._payload), self._count, self._byteorder)  # memory maps stay here
 
     def __repr__(self) -> str:
         head = ", ".join(map(repr, self[:3]))

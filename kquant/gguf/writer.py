@@ -14,7 +14,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from kquant.errors import GGUFError, OutputError, ShapeError
+from kquant.errors import GGUFError, KQuantError, OutputError, ShapeError
 from kquant.gguf.metadata import Metadata, encode_string, encode_text
 from kquant.gguf.part_file import PartFile
 from kquant.gguf.spec import (
@@ -75,7 +75,7 @@ def layout(
 
     The alignment is what the metadata says, 32 bytes if it says nothing; one that is given must be the
     same.  Raises `GGUFError` for what a reader would refuse, `ShapeError` for a row length that the
-    block size does not divide.
+    block size does not divide, `UnknownTypeError` for a type that ggml has removed.
 
     >>> from kquant import TensorType
     >>> from kquant.gguf import Metadata, TensorSpec, layout
@@ -93,25 +93,25 @@ def layout(
             f"expected at most {MAX_KV} key/value pairs and {MAX_TENSORS} tensors, "
             f"got {len(metadata)} and {len(specs)}"
         )
-    mark = ORDER_MARK[byteorder]
+    mark, alignment = ORDER_MARK[byteorder], metadata.alignment
     parts = [MAGIC, struct.pack(mark + "Iqq", version, len(specs), len(metadata)), metadata.encode(byteorder)]
     offsets: list[int] = []
     nbytes: list[int] = []
     names: set[str] = set()
     end = 0
     for spec in specs:
-        name = _check_spec(spec, names)
+        name, n = _checked(spec, names)
         names.add(spec.name)
         offsets.append(end)
-        nbytes.append(tensor_bytes(spec.type, spec.ggml_shape))
+        nbytes.append(n)
         dims = len(spec.ggml_shape)
         parts.append(encode_string(name, byteorder))
         parts.append(struct.pack(f"{mark}I{dims}qiQ", dims, *spec.ggml_shape, spec.type.id, end))
-        end = align(end + nbytes[-1], metadata.alignment)
+        end = align(end + n, alignment)
         if end > MAX_FILE_BYTES:
             raise GGUFError(f"tensor {spec.name!r}: expected to end within {MAX_FILE_BYTES} bytes, got {end}")
     header = b"".join(parts)
-    data_offset = align(len(header), metadata.alignment)
+    data_offset = align(len(header), alignment)
     return HeaderLayout(
         header=header,
         tensors=tuple(specs),
@@ -122,8 +122,8 @@ def layout(
     )
 
 
-def _check_spec(spec: TensorSpec, names: set[str]) -> bytes:
-    """The bytes of the name, if a reader would take it all."""
+def _checked(spec: TensorSpec, names: set[str]) -> tuple[bytes, int]:
+    """The bytes of the name and the bytes of the data, if a reader would take the tensor."""
     what = f"tensor {spec.name!r}"
     name = encode_text(spec.name, what)
     if spec.name in names:
@@ -134,9 +134,10 @@ def _check_spec(spec: TensorSpec, names: set[str]) -> bytes:
         raise GGUFError(f"{what}: expected at most {MAX_DIMS} dimensions, got {spec.ggml_shape}")
     if any(not 0 <= length <= MAX_FILE_BYTES for length in spec.ggml_shape):
         raise GGUFError(f"{what}: expected dimensions from 0 to {MAX_FILE_BYTES}, got {spec.ggml_shape}")
-    if spec.type.removed:
-        raise GGUFError(f"{what}: expected a tensor type that ggml still has, got {spec.type.id}")
-    return name
+    try:
+        return name, tensor_bytes(spec.type, spec.ggml_shape)
+    except KQuantError as error:
+        raise type(error)(f"{what}: {error}") from None
 
 
 class Writer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import re
 import struct
 from pathlib import Path
@@ -70,6 +72,15 @@ def test_keeps_bits_that_python_does_not_show(tmp_path: Path) -> None:
     assert md["truths"].view(np.uint8).tolist() == [0, 1, 1]
     assert md.encode("little") == b"".join(b.kv_parts)
     assert md.copy().encode("big")[-3:] == bytes([0, 255, 1])
+
+
+def test_travels_to_other_processes(tmp_path: Path) -> None:
+    """A plan holds metadata: it must reach the workers of any executor, without the memory map."""
+    md = from_bytes(every_kind("big"), tmp_path)
+    for other in (pickle.loads(pickle.dumps(md)), copy.deepcopy(md)):
+        assert other == md
+        assert list(other["strings"]) == list(md["strings"])
+    assert pickle.loads(pickle.dumps(md["strings"])) == md["strings"]
 
 
 def test_set_appends_and_replaces() -> None:

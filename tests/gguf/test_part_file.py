@@ -112,11 +112,12 @@ def test_a_long_name(tmp_path: Path) -> None:
     ("target", "reason"),
     [
         (lambda folder: folder, "expected a regular file or a new name"),
+        (lambda folder: Path(folder.anchor), "expected a regular file or a new name"),
         (lambda folder: folder / "missing" / "out", os.strerror(errno.ENOENT)),
         (lambda folder: folder / "file" / "out", os.strerror(errno.ENOTDIR)),
         pytest.param(lambda _: Path("/dev/null"), "expected a regular file or a new name", marks=POSIX),
     ],
-    ids=["directory", "no directory", "file as directory", "device"],
+    ids=["directory", "root", "no directory", "file as directory", "device"],
 )
 def test_targets_that_cannot_be(target: Callable[[Path], Path], reason: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kquant.errors import GGUFError, OutputError, ShapeError
+from kquant.errors import GGUFError, GGUFLimitError, OutputError, ShapeError, UnknownTypeError
 from kquant.gguf import GGUFValueType, Metadata, TensorSpec, Writer, layout, read, read_shard
 from kquant.types import TensorType
 from support.files import GOLDEN_FILES, copy, name_of, smollm2, write_vocabulary
@@ -157,20 +157,27 @@ def test_a_file_without_tensors_is_padded(tmp_path: Path) -> None:
         (
             [("a", (2**62, 4), I8)],
             {},
+            GGUFLimitError,
+            "tensor 'a': expected at most 9223372036854775807 elements and bytes, got the dimensions",
+        ),
+        ([("a", (2**62, 4, 0), I8)], {}, GGUFLimitError, "got the dimensions (4611686018427387904, 4, 0)"),
+        (
+            [("a", (2**62,), I8), ("b", (2**62,), I8)],
+            {},
             GGUFError,
-            "tensor 'a': expected to end within 9223372036854775807 bytes",
+            "tensor 'b': expected to end within 9223372036854775807 bytes",
         ),
         (
             [("a", (255,), Q4_K)],
             {},
             ShapeError,
-            "Q4_K: expected a row length that is a multiple of 256, got 255",
+            "tensor 'a': Q4_K: expected a row length that is a multiple of 256, got 255",
         ),
         (
             [("a", (32,), TensorType.REMOVED_4)],
             {},
-            GGUFError,
-            "tensor 'a': expected a tensor type that ggml still has",
+            UnknownTypeError,
+            "tensor 'a': expected a tensor type that ggml still has, got 4",
         ),
         ([], {"version": 1}, GGUFError, "GGUF version: expected one of (2, 3), got 1"),
         ([], {"alignment": 64}, GGUFError, "alignment: expected 32 as in the metadata, got 64"),
