@@ -134,7 +134,7 @@ def test_wrong_options(folder: Path, words: str, message: str, capsys: pytest.Ca
         (". Q8_0", ".: "),
         ("text.gguf Q8_0", "text.gguf: byte 0: magic: expected b'GGUF', got b'not '"),
         ("m.gguf m.gguf Q8_0", "m.gguf"),
-        ("m.gguf no/such/folder.gguf Q8_0", "no/such"),
+        ("m.gguf no/such/folder.gguf Q8_0", "folder.gguf: cannot write"),
         ("--imatrix none.dat m.gguf Q8_0", "none.dat"),
         ("--output-tensor-type iq4_xs m.gguf Q8_0", "IQ4_XS"),
     ],
