@@ -5,7 +5,7 @@ https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/gguf.cpp (`gguf_init_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -107,12 +107,13 @@ def parse_header(data: Buffer, path: Path, *, shard: int = 0) -> Header:
             raise cursor.error(f"{what}: expected unique names, got this one twice", at)
         if info.offset != offset:
             raise cursor.error(f"{what}: expected offset {offset}, got {info.offset}", at)
-        tensors[info.name] = replace(info, offset=data_offset + offset, shard=shard)
+        start = data_offset + offset
+        tensors[info.name] = TensorInfo(info.name, info.shape, info.type, start, info.nbytes, shard)
         offset = align(offset + info.nbytes, alignment)
         if data_offset + offset > MAX_FILE_BYTES:
             raise cursor.error(
                 f"{what}: expected to end within the {MAX_FILE_BYTES} bytes that a file can have, "
-                f"got {info.nbytes} bytes from byte {data_offset + info.offset}",
+                f"got {info.nbytes} bytes from byte {start}",
                 at,
                 GGUFLimitError,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -215,6 +216,19 @@ def check_vocabulary(file: GGUFFile) -> None:
     assert sum(len(raw) for raw in merges.iter_raw()) > 3e6
     assert md["tokenizer.ggml.token_type"].sum() == N_TOKENS
     assert md["tokenizer.ggml.bos_token_id"] == 128_000
+
+
+def test_a_file_of_140_gb(tmp_path: Path) -> None:
+    """Nothing of the data is touched until it is asked for, and then no more than that."""
+    path = tmp_path / "sparse.gguf"
+    header = GGUFBuilder().tensor(b"w", (2**20, 2**16), F16).tensor(b"b", (3,), F16, offset=2**37).build()
+    path.write_bytes(header)
+    os.truncate(path, 2**37 + 4096)
+    with read(path) as file:
+        assert file.tensors["w"].nbytes == 2**37
+        w = file.data(file.tensors["w"])
+        assert w.shape == (2**16, 2**21)
+        assert not w[2**16 - 1, -4096:].any()
 
 
 def test_importing_the_package_compiles_nothing() -> None:
