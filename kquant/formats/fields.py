@@ -41,15 +41,18 @@ def raw(blocks: npt.NDArray[Any]) -> Bytes:
 def spread(packed: Bytes, bits: int, run: int) -> Bytes:
     """Unsigned integers of `bits` bits out of runs of `run` bytes: (..., n) -> (..., n * 8 / bits)."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
-    runs = packed.reshape(*packed.shape[:-1], -1, 1, run)
-    return ((runs >> shifts) & ((1 << bits) - 1)).reshape(*packed.shape[:-1], -1)
+    *outer, n = packed.shape
+    runs = packed.reshape(*outer, n // run, 1, run)
+    return ((runs >> shifts) & ((1 << bits) - 1)).reshape(*outer, n * 8 // bits)
 
 
 def squeeze(values: Bytes, bits: int, run: int) -> Bytes:
     """The inverse of `spread`."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
-    runs = values.reshape(*values.shape[:-1], -1, 8 // bits, run)
-    return np.bitwise_or.reduce(runs << shifts, axis=-2).reshape(*values.shape[:-1], -1)
+    *outer, n = values.shape
+    packed = n * bits // 8
+    runs = values.reshape(*outer, packed // run, 8 // bits, run)
+    return np.bitwise_or.reduce(runs << shifts, axis=-2).reshape(*outer, packed)
 
 
 def high_bits(number: npt.NDArray[np.uint32]) -> Bytes:
