@@ -24,7 +24,7 @@ from kquant.gguf.spec import (
     MIN_TENSOR_BYTES,
     ByteOrder,
     align,
-    is_alignment_in_disguise,
+    c_string,
     tensor_bytes,
 )
 from kquant.gguf.strings import Buffer
@@ -100,11 +100,13 @@ def parse_header(data: Buffer, path: Path, *, shard: int = 0) -> Header:
     alignment = metadata.alignment
     data_offset = align(cursor.position, alignment)
     tensors: dict[str, TensorInfo] = {}
+    names: set[str] = set()
     offset = 0
     for at, info in stored:
         what = f"tensor {info.name!r}"
-        if info.name in tensors:
+        if (name := c_string(info.name)) in names:
             raise cursor.error(f"{what}: expected unique names, got this one twice", at)
+        names.add(name)
         if info.offset != offset:
             raise cursor.error(f"{what}: expected offset {offset}, got {info.offset}", at)
         start = data_offset + offset
@@ -129,7 +131,7 @@ def _read_metadata(cursor: Cursor, n_kv: int) -> Metadata:
             raise cursor.error(f"key {index}: expected at least one byte, got none", at)
         if key in values:
             raise cursor.error(f"key {index}: expected unique keys, got {key!r} twice", at)
-        if is_alignment_in_disguise(key):
+        if c_string(key) == ALIGNMENT_KEY != key:
             raise cursor.error(f"key {index}: expected {ALIGNMENT_KEY!r} without a NUL, got {key!r}", at)
         at = cursor.position
         values[key] = cursor.read_value(f"key {key!r}")

@@ -22,8 +22,8 @@ from kquant.gguf.spec import (
     ORDER_MARK,
     SCALAR_CODES,
     ByteOrder,
+    c_string,
     is_alignment,
-    is_alignment_in_disguise,
 )
 from kquant.gguf.strings import Buffer, StringArray
 
@@ -178,7 +178,7 @@ class Metadata(Mapping[str, Any]):
                 f"metadata key {key[:40]!r}: expected 1 to {MAX_KEY_BYTES} bytes, got {len(key_bytes)}"
             )
         key = key_bytes.decode("utf-8", "surrogateescape")
-        if is_alignment_in_disguise(key):
+        if c_string(key) == ALIGNMENT_KEY != key:
             raise GGUFError(f"metadata key {key!r}: expected {ALIGNMENT_KEY!r} without a NUL")
         pair = Metadata({key: _value_of(key, value, value_type, element_type)})
         if key == ALIGNMENT_KEY:

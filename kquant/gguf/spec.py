@@ -92,13 +92,13 @@ def is_alignment(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
 
-def is_alignment_in_disguise(key: str) -> bool:
-    """True for what upstream, which compares keys as C strings, takes for `general.alignment`.
+def c_string(text: str) -> str:
+    """What upstream, which hands keys and names on as C strings, sees of a text: all before a NUL.
 
-    >>> is_alignment_in_disguise("general.alignment\\0"), is_alignment_in_disguise("general.alignment")
-    (True, False)
+    >>> c_string("general.alignment\\0!"), c_string("w")
+    ('general.alignment', 'w')
     """
-    return key.startswith(ALIGNMENT_KEY + "\0")
+    return text.partition("\0")[0]
 
 
 def tensor_bytes(tensor_type: TensorType, ggml_shape: Sequence[int]) -> int:

@@ -28,6 +28,7 @@ from kquant.gguf.spec import (
     VERSIONS,
     ByteOrder,
     align,
+    c_string,
     tensor_bytes,
 )
 from kquant.gguf.strings import Buffer
@@ -101,7 +102,7 @@ def layout(
     end = 0
     for spec in specs:
         name, n = _checked(spec, names)
-        names.add(spec.name)
+        names.add(c_string(spec.name))
         offsets.append(end)
         nbytes.append(n)
         dims = len(spec.ggml_shape)
@@ -126,7 +127,7 @@ def _checked(spec: TensorSpec, names: set[str]) -> tuple[bytes, int]:
     """The bytes of the name and the bytes of the data, if a reader would take the tensor."""
     what = f"tensor {spec.name!r}"
     name = encode_text(spec.name, what)
-    if spec.name in names:
+    if c_string(spec.name) in names:
         raise GGUFError(f"{what}: expected unique names, got this one twice")
     if len(name) > MAX_NAME_BYTES:
         raise GGUFError(f"{what}: expected a name of at most {MAX_NAME_BYTES} bytes, got {len(name)}")

@@ -132,6 +132,11 @@ CASES: dict[str, tuple[bytes, type[GGUFError], str]] = {
         GGUFError,
         "byte 57: tensor 'a': expected unique names, got this one twice",
     ),
+    "names that are one in C": (
+        B().tensor(b"a", (5,), F32).tensor(b"a\0b", (6,), F32).build(),
+        GGUFError,
+        "byte 57: tensor 'a\\x00b': expected unique names, got this one twice",
+    ),
     "TENSORS_BAD_ALIGN": (
         two_tensors(alignment=13).kv(b"general.alignment", UINT32, 13).build(),
         GGUFError,

@@ -111,7 +111,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=mutated())
 def test_what_ggml_refuses_is_refused(data: bytes, ggml: GGML, tmp_path: Path) -> None:
     path = tmp_path / "file.gguf"
