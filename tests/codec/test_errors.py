@@ -140,6 +140,16 @@ def test_the_first_bad_value_is_found_wherever_it_is(type_name: str, position: i
         codec.quantize(x, type_name, threads=1, execution=execution)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("type_name", ["Q4_K", "Q8_0", "F16"])
+def test_the_first_bad_value_is_found_whichever_thread_meets_it(type_name: str, threads: int) -> None:
+    rows = 3 * codec.SLAB // 512
+    x = np.zeros((rows, 512), np.float32)
+    x[rows // 2 :, 5] = np.inf
+    with pytest.raises(NonFiniteError, match=rf"got inf at index \({rows // 2}, 5\)$"):
+        codec.quantize(x, type_name, threads=threads)
+
+
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 130])
 @pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
 def test_the_last_number_of_any_length_is_looked_at(type_name: str, n: int) -> None:

@@ -38,15 +38,16 @@ def _usable_oracle() -> None:
         )
 
 
-def check(batch: Batch, type_name: str, execution: str) -> None:
-    """Every row of which ggml makes something valid: the same bytes."""
-    x = batch.x[oracle.is_defined(batch.x, type_name, batch.weights)]
-    want = oracle.quantize(x, type_name, batch.weights)
+def check(batch: Batch, type_name: str, execution: str, width: int | None = None) -> None:
+    """Every row (the first `width` elements of it) of which ggml makes something valid: the same bytes."""
+    x, weights = batch.x[:, :width], batch.weights if batch.weights is None else batch.weights[:width]
+    x = x[oracle.is_defined(x, type_name, weights)]
+    want = oracle.quantize(x, type_name, weights)
     size = TensorType[type_name].type_size
     valid = [
         all(naive.is_valid(block.tobytes(), type_name) for block in row.reshape(-1, size)) for row in want
     ]
-    got = codec.quantize(x[valid], type_name, batch.weights, execution=execution)
+    got = codec.quantize(x[valid], type_name, weights, execution=execution)
     assert_same_bytes(got, want[valid], type_name, f"{execution}, {batch}")
 
 
@@ -62,6 +63,15 @@ def test_quantize(type_name: str, batch: Batch) -> None:
 @numba
 def test_quantize_with_importance(type_name: str, batch: Batch) -> None:
     check(batch, type_name, "numba")
+
+
+@pytest.mark.parametrize("type_name", golden.LEGACY)
+@given(batch=batches(weighted=True), blocks=st.integers(1, 8))
+@numba
+def test_quantize_short_rows_with_importance(type_name: str, batch: Batch, blocks: int) -> None:
+    """The weights of these types also depend on the mean square of the whole row."""
+    check(batch, type_name, "numba", width=32 * blocks)
+    check(batch, type_name, "numpy", width=32 * blocks)
 
 
 @pytest.mark.parametrize("type_name", golden.TYPES)
