@@ -31,7 +31,8 @@ def swapped(data: npt.NDArray[np.uint8], tensor_type: TensorType) -> npt.NDArray
         layout = np.dtype(_PLAIN[tensor_type])
     else:
         raise UnsupportedTypeError(
-            f"{tensor_type.name}: kquant cannot change the byte order of this type, as it does not know its fields"
+            f"{tensor_type.name}: cannot change the byte order: kquant does not know the fields of this type"
         )
     blocks = np.ascontiguousarray(data).view(layout.newbyteorder(">"))
-    return blocks.astype(layout).view(np.uint8)
+    native: npt.NDArray[np.uint8] = blocks.astype(layout).view(np.uint8)
+    return native

@@ -26,6 +26,14 @@ _INTEGERS = {
 """The types that are plain numbers, and no codec's."""
 
 
+def _n_axes(item: Any) -> int:
+    """How many axes one item of an index picks from."""
+    if item is None or item is ...:
+        return 0
+    array = np.asarray(item)
+    return array.ndim if array.dtype == np.bool_ else 1
+
+
 class QuantizedTensor:
     """Packed rows with their type and shape.
 
@@ -93,17 +101,19 @@ class QuantizedTensor:
         return codec.dequantize(self.data, self.type, threads)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        if copy is False and self.type not in _INTEGERS:
+        is_view = self.type in _INTEGERS
+        if copy is False and not (is_view and dtype in (None, np.dtype(_INTEGERS[self.type]))):
             raise ValueError(f"{self!r} cannot become an array without being unpacked into a new one")
         values = self.numpy()
-        return values if dtype is None else values.astype(dtype, copy=bool(copy))
+        return values.astype(values.dtype if dtype is None else dtype, copy=is_view and bool(copy))
 
     def __getitem__(self, index: Any) -> Self:
-        """Rows; the last axis cannot be indexed, because its elements share their blocks."""
-        picked = self.data[index]
-        if picked.ndim == 0 or picked.shape[-1] != self.data.shape[-1]:
+        """Rows; the last axis is taken whole, because its elements share their blocks."""
+        axes = index if isinstance(index, tuple) else (index,)
+        names_last = any(axis is ... for axis in axes[:-1]) or sum(map(_n_axes, axes)) >= self.ndim
+        if names_last and not (isinstance(axes[-1], slice) and axes[-1] == slice(None)):
             raise ShapeError(f"{self!r}: expected an index of the axes before the last, got {index!r}")
-        return type(self)(picked, self.type, self.name)
+        return type(self)(self.data[index], self.type, self.name)
 
     def __len__(self) -> int:
         return self.shape[0]
