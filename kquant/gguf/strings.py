@@ -91,7 +91,7 @@ def _proven(data: Buffer, position: int, window_end: int, byteorder: ByteOrder) 
     n_words = (window_end - base) // 4
     if n_words < 3:
         return _NONE
-    words = np.ndarray(n_words, mark + "u4", data, base)
+    words: NDArray[np.uint32] = np.ndarray(n_words, mark + "u4", data, base)
     zeros = np.flatnonzero(words[1:-1] == 0) + 1
     neighbours = words[zeros - 1 if byteorder == "little" else zeros + 1]
     top = (neighbours > 0xFF).view(np.int8) + (neighbours > 0xFFFF) + (neighbours > 0xFFFFFF)
