@@ -9,22 +9,26 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kquant.errors import NonFiniteError, OptionError, ShapeError, UnsupportedTypeError
-from kquant.execute import WHOLE, Bytes, Execution, Floats, dequantize_rows, quantize_rows
+from kquant.execute import CHUNK, WHOLE, Bytes, Execution, Floats, dequantize_rows, quantize_rows
 from kquant.formats import has_room, room
 from kquant.types import TensorType
 from kquant.validation import check_finite
 
-__all__ = ["available_threads", "dequantize", "execution_of", "has_codec", "quantize", "validate"]
-
-SLAB = 1 << 18
-"""Elements that a thread takes at a time."""
+__all__ = [
+    "available_threads",
+    "dequantize",
+    "execution_of",
+    "has_codec",
+    "quantize",
+    "slab_elements",
+    "validate",
+]
 
 
 def has_codec(type: TensorType | str | int) -> bool:
@@ -94,7 +98,7 @@ def quantize(
         if block != WHOLE:
             _refuse(tensor_type, rows[first:last], first, values.shape)
 
-    with _pool(threads, len(rows), n_per_row) as each_slab:
+    with _pool(threads, len(rows), n_per_row, slab_elements(how)) as each_slab:
         each_slab(slab)
     return out
 
@@ -141,7 +145,7 @@ def dequantize(
         aligned = np.require(packed[first:last], requirements=["C", "A"])
         dequantize_rows(codec, aligned, rows[first:last], how)
 
-    with _pool(threads, len(rows), n_per_row) as each_slab:
+    with _pool(threads, len(rows), n_per_row, slab_elements(how)) as each_slab:
         each_slab(slab)
     return out
 
@@ -187,6 +191,11 @@ def execution_of(asked: Execution | None) -> Execution:
     if chosen not in ("numba", "numpy"):
         raise OptionError(f"execution: expected 'numba' or 'numpy', got {chosen!r}")
     return chosen  # type: ignore[return-value]
+
+
+def slab_elements(execution: Execution) -> int:
+    """Elements that a thread takes at a time: what fits the cache, or what outweighs NumPy's overhead."""
+    return 1 << 17 if execution == "numba" else CHUNK << 8
 
 
 def _as_float32(values: npt.NDArray[Any]) -> Floats:
@@ -235,11 +244,13 @@ Slab = Callable[[int, int], None]
 
 
 @contextmanager
-def _pool(threads: int | None, n_rows: int, n_per_row: int) -> Iterator[Callable[[Slab], None]]:
+def _pool(
+    threads: int | None, n_rows: int, n_per_row: int, slab_elements: int
+) -> Iterator[Callable[[Slab], None]]:
     """Gives what calls a function for slabs of rows, on several threads where that pays."""
     if threads is not None and threads < 1:
         raise OptionError(f"threads: expected at least 1, got {threads}")
-    step = max(1, SLAB // n_per_row)
+    step = max(1, slab_elements // n_per_row)
     bounds = [(first, min(first + step, n_rows)) for first in range(0, n_rows, step)]
     workers = min(threads or available_threads(), len(bounds))
 

@@ -34,8 +34,8 @@ Execution: TypeAlias = Literal["numba", "numpy"]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
-CHUNK = 1 << 19
-"""Elements that NumPy works on at a time: few enough for the cache, many enough for its overhead."""
+CHUNK = 1 << 15
+"""Blocks that NumPy works on at a time: many enough for its overhead, few enough for the memory."""
 RUN = 64
 """Numbers that `encode` and `decode` take at a time when compiled."""
 INFINITE_BITS = 0x7F800000
@@ -251,21 +251,19 @@ def dequantize_rows(room: ModuleType, data: Bytes, out: Floats, execution: Execu
     if execution == "numba":
         _machine(room, "dequantize")(blocks, values)
         return
-    step = max(1, CHUNK // block_size)
-    for b in range(0, len(blocks), step):
+    for b in range(0, len(blocks), CHUNK):
         with np.errstate(all="ignore"):
-            room.dequantize(blocks[b : b + step], values[b : b + step])
+            room.dequantize(blocks[b : b + CHUNK], values[b : b + CHUNK])
 
 
 def _quantize_numpy(room: ModuleType, x: Floats, importance: Floats | None, out: Bytes) -> int:
     block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
     blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
-    if not np.isfinite(x).all():
+    if not (np.isfinite(x.min()) and np.isfinite(x.max())):
         return int(np.flatnonzero(~np.isfinite(blocks).all(axis=1))[0])
     per_row = x.shape[1] // block_size
-    step = max(1, CHUNK // block_size)
-    for b in range(0, len(blocks), step):
-        rows = np.ascontiguousarray(blocks[b : b + step].T)
+    for b in range(0, len(blocks), CHUNK):
+        rows = _turned(blocks[b : b + CHUNK])
         block = np.empty((type_size, rows.shape[1]), np.uint8)
         with np.errstate(all="ignore"):
             if importance is None:
@@ -274,11 +272,21 @@ def _quantize_numpy(room: ModuleType, x: Floats, importance: Floats | None, out:
                 which = np.arange(b, b + rows.shape[1])
                 weights = np.ascontiguousarray(importance.reshape(per_row, -1)[which % per_row].T)
                 first, last = which[0] // per_row, which[-1] // per_row
-                means = _mean_squares_numpy(x[first : last + 1]) if room.WHOLE_ROW else np.zeros(1, np.float32)
+                means = (
+                    _mean_squares_numpy(x[first : last + 1]) if room.WHOLE_ROW else np.zeros(1, np.float32)
+                )
                 row_mean = means[(which // per_row - first) % len(means)]
                 room.quantize_weighted(rows, weights, row_mean[None], block)
-        packed[b : b + step] = block.T
+        packed[b : b + CHUNK] = _turned(block)
     return WHOLE
+
+
+def _turned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The transpose, made in pieces that fit the cache."""
+    turned = np.empty(array.shape[::-1], array.dtype)
+    for first in range(0, len(array), 128):
+        turned[:, first : first + 128] = array[first : first + 128].T
+    return turned
 
 
 def _mean_squares_numpy(x: Floats) -> Floats:

@@ -71,7 +71,7 @@ def _linked(function: Callable[..., Any], kernels: dict[str, Callable[..., Any]]
     """A copy of the function in which the kernels that it calls are compiled, and inlined, ones."""
     namespace = dict(function.__globals__)
     for name in function.__code__.co_names:
-        called = kernels.get(name, namespace.get(name))
+        called: Any = kernels.get(name, namespace.get(name))
         if getattr(called, "__kernel__", False):
             namespace[name] = _inner(called)
     copy = types.FunctionType(function.__code__, namespace, function.__name__, function.__defaults__)
@@ -84,7 +84,7 @@ def _inner(function: Callable[..., Any]) -> Any:
     if function not in _ready:
         import numba
 
-        from kquant import simd  # noqa: F401  registers the vector types
+        from kquant import simd_memory  # noqa: F401  teaches Numba the vocabulary
 
         _ready[function] = numba.njit(**_OPTIONS, forceinline=True)(_linked(function, {}))
     return _ready[function]

@@ -10,11 +10,13 @@ A kernel is written for *one* block and runs for many at a time.  Two kinds of v
 
 NumPy executes a kernel as it stands: a vector is a NumPy array.  Numba compiles the same text to
 SIMD: `kquant.simd` teaches it that a vector is an LLVM vector register.  Kernels therefore use
-operators on vectors, `np.where`, `np.abs`, `np.sqrt`, `np.all`, and the functions below; nothing else.
+operators on vectors, `np.abs`, `np.sqrt`, `np.minimum`, `np.maximum`, `np.fmax`, `np.all`, and the
+functions below.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -46,6 +48,9 @@ __all__ = [
     "store_run",
     "tile_in",
     "tile_out",
+    "update",
+    "update_rows",
+    "where",
     "zeros",
 ]
 
@@ -61,6 +66,9 @@ ROUND = f32(12582912.0)
 CALM = f32(4194303.0)
 """Within +-CALM `round_even` and `nearest_int` agree."""
 
+FEW = 1024
+"""Lanes for which NumPy's overhead counts more than its work."""
+
 
 # ---------------------------------------------------------------- memory
 
@@ -74,7 +82,7 @@ def load(rows: Rows, i: int) -> Lanes:
 def store(rows: Rows, i: int, value: Lanes) -> None:
     """Set row i; integers are cut to the width of the row, as C casts them."""
     if rows.dtype == np.uint8:
-        value = np.asarray(value).astype(np.int32).astype(np.uint8)
+        value = np.asarray(value).astype(np.int32, copy=False).astype(np.uint8)
     rows[i] = value
 
 
@@ -150,23 +158,81 @@ def float_of_bits(bits: Lanes) -> Lanes:
 def half_bits(value: Lanes) -> Lanes:
     """Round float32 to fp16, half to even; int32 lanes of the 16 bits.  NaN becomes sign | 0x7e00."""
     bits = np.asarray(value, np.float32).astype(np.float16).view(np.uint16).astype(np.int32)
-    return np.where(value == value, bits, (bits & 0x8000) | 0x7E00)
+    return where(value == value, bits, (bits & 0x8000) | 0x7E00)
 
 
 def float_of_half(bits: Lanes) -> Lanes:
     """int32 lanes of fp16 bits as float32; a signalling NaN becomes quiet, as processors do it."""
     wide = bits.astype(np.uint16).view(np.float16).astype(np.float32)
-    return np.where(wide == wide, wide, float_of_bits(bits_of_float(wide) | 0x400000))
+    return where(wide == wide, wide, float_of_bits(bits_of_float(wide) | 0x400000))
+
+
+def where(condition: Lanes, a: Lanes, b: Lanes) -> Lanes:
+    """a where the condition holds, else b: all float32, or all int32.
+
+    `np.where` branches for every element, and takes four times as long for many that differ at random.
+    """
+    if condition.size <= FEW:
+        return np.where(condition, a, b)
+    dtype = np.result_type(a, b)
+    x, y = np.asarray(a, dtype).view(np.int32), np.asarray(b, dtype).view(np.int32)
+    mask = np.negative(condition.view(np.int8)).astype(np.int32)
+    mask &= x ^ y
+    mask ^= y
+    return mask.view(dtype)
+
+
+def update(
+    condition: Lanes,
+    kernel: Callable[..., tuple[Lanes, ...]],
+    state: tuple[Lanes, ...],
+    given: tuple[Lanes, ...],
+    constant: Any,
+) -> tuple[Lanes, ...]:
+    """`kernel(*state, *given, constant)` in the lanes where the condition holds, `state` in the others.
+
+    For what few lanes need: NumPy computes it for those alone, Numba for all if there is one.
+    """
+    return update_rows(condition, kernel, state, (), given, constant)
+
+
+def update_rows(
+    condition: Lanes,
+    kernel: Callable[..., tuple[Lanes, ...]],
+    state: tuple[Lanes, ...],
+    rows: tuple[Rows, ...],
+    given: tuple[Lanes | Rows, ...],
+    constant: Any,
+) -> tuple[Lanes, ...]:
+    """`kernel(*state, *rows, *given, constant)` where the condition holds, `state` in the other lanes.
+
+    As `update`, for a kernel that also changes the rows, but in these lanes only.  State is float32.
+    """
+    lanes = np.flatnonzero(condition)
+    if 4 * len(lanes) > len(condition) or len(condition) < FEW:
+        values = kernel(*state, *rows, *given, constant)
+        return tuple(where(condition, new, old) for new, old in zip(values, state, strict=True))
+    picked = [row.take(lanes, axis=1) for row in rows]
+    values = kernel(
+        *(s.take(lanes) for s in state), *picked, *(g.take(lanes, axis=-1) for g in given), constant
+    )
+    result = tuple(lane.copy() for lane in state)
+    for lane, value in zip(result, values, strict=True):
+        lane[lanes] = value
+    for row, changed in zip(rows, picked, strict=True):
+        for lane, value in zip(row, changed, strict=True):
+            lane[lanes] = value
+    return result
 
 
 def smaller(a: Lanes, b: Lanes) -> Lanes:
     """a where a < b, else b.  `np.minimum` treats NaN and signed zeros otherwise."""
-    return np.where(a < b, a, b)
+    return where(a < b, a, b)
 
 
 def larger(a: Lanes, b: Lanes) -> Lanes:
     """a where a > b, else b."""
-    return np.where(a > b, a, b)
+    return where(a > b, a, b)
 
 
 def round_even(value: Lanes) -> Lanes:

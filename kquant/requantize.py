@@ -20,11 +20,12 @@ import numpy.typing as npt
 
 from kquant.byteorder import swapped
 from kquant.codec import available_threads, execution_of
+from kquant.codec import slab_elements as default_slab_elements
 from kquant.errors import GGUFTruncatedError, OptionError, OutputError
 from kquant.execute import dequantize_rows, quantize_rows
 from kquant.formats import room
 from kquant.gguf import GGUFFile, Writer, read
-from kquant.plan import Plan, PlanRow, plan
+from kquant.plan import Plan, plan
 from kquant.types import FileType, TensorType
 from kquant.validation import check_finite
 
@@ -33,9 +34,7 @@ __all__ = ["Slab", "convert", "requantize"]
 Progress = Callable[[int, int], None]
 Bytes = npt.NDArray[np.uint8]
 
-SLAB_ELEMENTS = 1 << 17
-"""Elements of a slab, if no row is longer: its floats fit the second-level cache."""
-COPY_BYTES = 1 << 22
+COPY_BYTES = 1 << 20
 """Bytes of a slab that is only copied."""
 QUEUED = 4
 """Slabs under way for each worker: enough that none waits, few enough to bound memory."""
@@ -53,6 +52,8 @@ class Slab:
     tensor: str
     first: int
     """Elements of the tensor before the slab."""
+    n_per_row: int
+    """Elements of a row of the tensor."""
     type: TensorType
     new_type: TensorType
     importance: npt.NDArray[np.float32] | None
@@ -69,7 +70,7 @@ def requantize(
     threads: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
-    slab_elements: int = SLAB_ELEMENTS,
+    slab_elements: int | None = None,
     **options: Any,
 ) -> Plan:
     """Requantize a GGUF file, byte for byte as llama-quantize does.
@@ -83,7 +84,8 @@ def requantize(
         executor: Anything with the interface of `concurrent.futures.Executor` in the place of
             threads; its workers must be able to open the source under the same path.
         progress: Called with the bytes of the source that are done, and their total.
-        slab_elements: Elements that a worker takes at a time; memory grows with it.
+        slab_elements: Elements that a worker takes at a time; memory grows with it.  None for what suits
+            the processor's cache.
         options: Those of `kquant.plan`.
 
     Returns:
@@ -112,6 +114,8 @@ def requantize(
     """
     if threads is not None and threads < 1:
         raise OptionError(f"threads: expected at least 1, got {threads}")
+    if slab_elements is None:
+        slab_elements = default_slab_elements(execution_of(None))
     if slab_elements < 1:
         raise OptionError(f"slab_elements: expected at least 1, got {slab_elements}")
     with ExitStack() as stack:
@@ -136,8 +140,15 @@ def requantize(
 def _refuse_sources(paths: list[Path], model: GGUFFile) -> None:
     for path in paths:
         for source in model.paths:
-            if path.exists() and path.samefile(source):
+            if _is_same_file(path, source):
                 raise OutputError(f"{path}: expected another file than the source, got the source itself")
+
+
+def _is_same_file(path: Path, source: Path) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:  # there is no such file; if something else is wrong, the writer says what
+        return False
 
 
 def _run(
@@ -167,7 +178,11 @@ def _run(
 
 
 def _collect(
-    pending: dict[Future[Bytes], Slab], writers: list[Writer], done: int, total: int, progress: Progress | None
+    pending: dict[Future[Bytes], Slab],
+    writers: list[Writer],
+    done: int,
+    total: int,
+    progress: Progress | None,
 ) -> int:
     """Waits for at least one slab and writes all that are ready."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -207,6 +222,7 @@ def _slabs(made: Plan, model: GGUFFile, slab_elements: int) -> Iterator[Slab]:
                     byteorder=model.byteorder,
                     tensor=row.source.name,
                     first=first,
+                    n_per_row=row.shape[-1],
                     type=row.type,
                     new_type=row.new_type,
                     importance=importance,
@@ -230,17 +246,17 @@ def convert(slab: Slab) -> Bytes:
             f"got {len(data)}: the file has shrunk since its header was read"
         )
     how = execution_of(None)
-    where = f"{slab.path}: tensor {slab.tensor!r}, from element {slab.first} on: "
-    native = swapped(data, slab.type) if slab.byteorder == "big" else data
-    check_finite(native.reshape(1, -1), slab.type, where)
+    where = f"{slab.path}: tensor {slab.tensor!r}: "
+    check_finite(data, slab.type, where, slab.first, slab.n_per_row, slab.byteorder)
     if slab.type is slab.new_type:
         return data
+    native = swapped(data, slab.type) if slab.byteorder == "big" else data
     n = slab.nbytes // slab.type.type_size * slab.type.block_size
     n_per_row = n if slab.importance is None else len(slab.importance)
     x = np.empty((n // n_per_row, n_per_row), np.float32)
     dequantize_rows(room(slab.type), native.reshape(len(x), -1), x, how)
     packed = np.empty((len(x), slab.new_type.row_bytes(x.shape[1])), np.uint8)
     quantize_rows(room(slab.new_type), x, slab.importance, packed, how)
-    check_finite(packed, slab.new_type, f"{where}as ")
-    packed = packed.reshape(-1)
-    return swapped(packed, slab.new_type) if slab.byteorder == "big" else packed
+    result = packed.reshape(-1)
+    check_finite(result, slab.new_type, f"{where}as ", slab.first, slab.n_per_row)
+    return swapped(result, slab.new_type) if slab.byteorder == "big" else result

@@ -7,7 +7,7 @@ lowers a vector that is wider than a register to several registers.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -16,11 +16,11 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import models, register_model
+from numba.extending import models, overload, register_model
 
 from kquant import lanes
 
-__all__ = ["LANES", "LanesType"]
+__all__ = ["LANES", "LanesType", "teach", "vector"]
 
 LANES = 32 if llvm.get_host_cpu_features().get("avx512f") else 16
 """Blocks that a search works on at a time; the results do not depend on it."""
@@ -53,7 +53,7 @@ def _is(t: Any, *elements: str) -> bool:
 _Typer = Callable[..., Any]
 
 
-def _teach(function: Any, typer: _Typer, *patterns: tuple[Any, ...]) -> Callable[[Any], Any]:
+def teach(function: Any, typer: _Typer, *patterns: tuple[Any, ...]) -> Callable[[Any], Any]:
     """Register `typer` (argument types -> result and argument types, or None) and a lowering."""
 
     class Template(AbstractTemplate):  # type: ignore[misc]
@@ -79,7 +79,7 @@ def _splat(builder: Any, scalar: Any, width: int) -> Any:
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, width), [0] * width))
 
 
-def _vector(context: Any, builder: Any, have: Any, want: LanesType, value: Any) -> Any:
+def vector(context: Any, builder: Any, have: Any, want: LanesType, value: Any) -> Any:
     """A value as the vector `want`: as it is, a one-lane vector widened, or a scalar in every lane."""
     if have == want:
         return value
@@ -104,7 +104,7 @@ def _common(args: tuple[Any, ...]) -> LanesType | None:
 _PAIRS = [(LanesType, LanesType), (LanesType, types.Number), (types.Number, LanesType)]
 
 
-def _binary(function: Any, elements: dict[str, Callable[[Any, Any, Any], Any]], result: str | None = None) -> None:
+def _binary(function: Any, elements: Mapping[str, Callable[..., Any]], result: str | None = None) -> None:
     def typer(*args: Any) -> Any:
         common = _common(args) if len(args) == 2 else None
         if common is None or common.element not in elements:
@@ -114,15 +114,17 @@ def _binary(function: Any, elements: dict[str, Callable[[Any, Any, Any], Any]], 
     def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         common = _common(sig.args)
         assert common is not None
-        x, y = (_vector(context, builder, t, common, v) for t, v in zip(sig.args, args, strict=True))
+        x, y = (vector(context, builder, t, common, v) for t, v in zip(sig.args, args, strict=True))
         return elements[common.element](builder, x, y)
 
-    _teach(function, typer, *_PAIRS)(lowering)
+    teach(function, typer, *_PAIRS)(lowering)
 
 
 def _compare(function: Any, symbol: str) -> None:
-    ordered = (lambda b, x, y: b.fcmp_unordered("!=", x, y)) if symbol == "!=" else (
-        lambda b, x, y: b.fcmp_ordered(symbol, x, y)
+    ordered = (
+        (lambda b, x, y: b.fcmp_unordered("!=", x, y))
+        if symbol == "!="
+        else (lambda b, x, y: b.fcmp_ordered(symbol, x, y))
     )
     _binary(function, {"float32": ordered, "int32": lambda b, x, y: b.icmp_signed(symbol, x, y)}, "bool")
 
@@ -140,15 +142,21 @@ for _function, _symbol in (
     (operator.ge, ">="), (operator.eq, "=="), (operator.ne, "!="),
 ):  # fmt: skip
     _compare(_function, _symbol)
-_choose = {
-    symbol: {
-        "float32": lambda b, x, y, s=symbol: b.select(b.fcmp_ordered(s, x, y), x, y),
-        "int32": lambda b, x, y, s=symbol: b.select(b.icmp_signed(s, x, y), x, y),
+
+
+def _pick(symbol: str) -> Mapping[str, Callable[..., Any]]:
+    """The first operand where the comparison holds, else the second."""
+    return {
+        "float32": lambda b, x, y: b.select(b.fcmp_ordered(symbol, x, y), x, y),
+        "int32": lambda b, x, y: b.select(b.icmp_signed(symbol, x, y), x, y),
     }
-    for symbol in "<>"
-}
-_binary(lanes.smaller, _choose["<"])
-_binary(lanes.larger, _choose[">"])
+
+
+_binary(lanes.smaller, _pick("<"))
+_binary(lanes.larger, _pick(">"))
+_binary(np.minimum, _pick("<"))
+_binary(np.maximum, _pick(">"))
+_binary(np.fmax, _pick(">"))
 
 
 def _unary(function: Any, element: str, result: str, emit: Callable[[Any, Any, Any], Any]) -> None:
@@ -160,7 +168,7 @@ def _unary(function: Any, element: str, result: str, emit: Callable[[Any, Any, A
     def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return emit(builder, args[0], sig.return_type.llvm)
 
-    _teach(function, typer, (LanesType,))(lowering)
+    teach(function, typer, (LanesType,))(lowering)
 
 
 def _call(name: str) -> Callable[[Any, Any, Any], Any]:
@@ -217,7 +225,7 @@ _unary(lanes.half_bits, "float32", "int32", _half_bits)
 _unary(lanes.float_of_half, "int32", "float32", _float_of_half)
 
 
-# ---------------------------------------------------------------- np.where, np.all
+# ---------------------------------------------------------------- where, np.all
 
 
 def _where_type(*args: Any) -> Any:
@@ -233,16 +241,54 @@ def _where_type(*args: Any) -> Any:
 
 def _where(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     want = sig.return_type
-    condition = _vector(context, builder, sig.args[0], LanesType("bool", want.width), args[0])
-    x, y = (_vector(context, builder, t, want, v) for t, v in zip(sig.args[1:], args[1:], strict=True))
+    condition = vector(context, builder, sig.args[0], LanesType("bool", want.width), args[0])
+    x, y = (vector(context, builder, t, want, v) for t, v in zip(sig.args[1:], args[1:], strict=True))
     return builder.select(condition, x, y)
 
 
-_teach(
-    np.where,
+teach(
+    lanes.where,
     _where_type,
     *((LanesType, a, b) for a in (LanesType, types.Number) for b in (LanesType, types.Number)),
 )(_where)
+
+
+def _choose(condition: Any, new: Any, old: Any) -> Any:
+    """`where` for each of a tuple; exists when compiled only."""
+
+
+@overload(lanes.update)  # type: ignore[untyped-decorator]
+def _update(condition: Any, kernel: Any, state: Any, given: Any, constant: Any) -> Any:
+    return _update_as_it_stands
+
+
+def _update_as_it_stands(condition: Any, kernel: Any, state: Any, given: Any, constant: Any) -> Any:
+    return _choose(condition, kernel(*state, *given, constant), state)
+
+
+@overload(lanes.update_rows)  # type: ignore[untyped-decorator]
+def _update_rows(condition: Any, kernel: Any, state: Any, rows: Any, given: Any, constant: Any) -> Any:
+    return _update_rows_as_it_stands
+
+
+def _update_rows_as_it_stands(
+    condition: Any, kernel: Any, state: Any, rows: Any, given: Any, constant: Any
+) -> Any:
+    return _choose(condition, kernel(*state, *rows, *given, constant), state)
+
+
+def _choose_type(*args: Any) -> Any:
+    return args[2], *args
+
+
+def _choose_tuples(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    new, old = (cgutils.unpack_tuple(builder, value) for value in args[1:])
+    chosen = [builder.select(args[0], x, y) for x, y in zip(new, old, strict=True)]
+    return context.make_tuple(builder, sig.return_type, chosen)
+
+
+_TUPLE = types.BaseTuple  # type: ignore[attr-defined]
+teach(_choose, _choose_type, (LanesType, _TUPLE, _TUPLE))(_choose_tuples)
 
 
 def _all_type(*args: Any) -> Any:
@@ -254,198 +300,4 @@ def _all(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.icmp_unsigned("==", builder.bitcast(args[0], mask), ir.Constant(mask, -1))
 
 
-_teach(np.all, _all_type, (LanesType,))(_all)
-
-
-# ---------------------------------------------------------------- memory
-
-
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
-
-
-def _read(builder: Any, pointer: Any, width: int, signed: bool = False) -> Any:
-    """`width` elements from `pointer` on; integers widened to int32."""
-    element = pointer.type.pointee
-    value = builder.load(builder.bitcast(pointer, ir.VectorType(element, width).as_pointer()), align=1)
-    if isinstance(element, ir.FloatType):
-        return value
-    wide = ir.VectorType(I32, width)
-    if element.width == 32:
-        return value
-    return builder.sext(value, wide) if signed else builder.zext(value, wide)
-
-
-def _write(builder: Any, pointer: Any, value: Any) -> None:
-    """The vector from `pointer` on; integers cut to the width of the memory."""
-    element, source = pointer.type.pointee, value.type
-    memory = ir.VectorType(element, source.count)
-    if isinstance(source.element, ir.FloatType) and not isinstance(element, ir.FloatType):
-        value = builder.fptosi(value, ir.VectorType(I32, source.count))
-    if value.type != memory:
-        value = builder.trunc(value, memory)
-    builder.store(value, builder.bitcast(pointer, memory.as_pointer()), align=1)
-
-
-def _element_of(array: Any) -> str | None:
-    if not isinstance(array, types.Array) or array.layout != "C":
-        return None
-    return "float32" if array.dtype == types.float32 else "int32"
-
-
-def _row_index(context: Any, builder: Any, index_type: Any, index: Any) -> Any:
-    wide = context.cast(builder, index, index_type, types.intp)
-    return builder.mul(wide, ir.Constant(wide.type, LANES))
-
-
-def _load_type(*args: Any) -> Any:
-    element = _element_of(args[0])
-    return (LanesType(element, LANES), args[0], types.intp) if element else None
-
-
-def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    index = _row_index(context, builder, sig.args[1], args[1])
-    return _read(builder, _pointer(context, builder, sig.args[0], args[0], index), LANES)
-
-
-_teach(lanes.load, _load_type, (types.Array, types.Integer))(_load)
-
-
-def _zeros_type(*args: Any) -> Any:
-    return LanesType("float32", LANES), args[0]
-
-
-def _zeros(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return ir.Constant(sig.return_type.llvm, [0.0] * LANES)
-
-
-_teach(lanes.zeros, _zeros_type, (types.Array,))(_zeros)
-
-
-def _store_type(*args: Any) -> Any:
-    if _element_of(args[0]) is None or not isinstance(args[2], (LanesType, types.Number)):
-        return None
-    return types.none, args[0], types.intp, args[2]
-
-
-def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    array, _, have = sig.args
-    want = have if isinstance(have, LanesType) and have.width == LANES else LanesType(_element_of(array) or "", LANES)
-    value = _vector(context, builder, have, want, args[2])
-    index = _row_index(context, builder, sig.args[1], args[1])
-    _write(builder, _pointer(context, builder, array, args[0], index), value)
-    return context.get_dummy_value()
-
-
-_teach(lanes.store, _store_type, (types.Array, types.Integer, LanesType), (types.Array, types.Integer, types.Number))(
-    _store
-)
-
-
-def _run_type(*args: Any) -> Any:
-    element = _element_of(args[0])
-    if element is None or not isinstance(args[2], types.IntegerLiteral):
-        return None
-    return LanesType(element, args[2].literal_value), args[0], types.intp, args[2]
-
-
-def _run(signed: bool) -> Callable[..., Any]:
-    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
-        return _read(builder, pointer, sig.return_type.width, signed)
-
-    return lowering
-
-
-for _function, _signed in (lanes.load_run, False), (lanes.load_run_signed, True):
-    _teach(_function, _run_type, (types.Array, types.Integer, types.IntegerLiteral))(_run(_signed))
-
-
-def _count_up_type(*args: Any) -> Any:
-    return (LanesType("int32", args[0].literal_value), *args) if isinstance(args[0], types.IntegerLiteral) else None
-
-
-def _count_up(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return ir.Constant(sig.return_type.llvm, list(range(sig.return_type.width)))
-
-
-_teach(lanes.count_up, _count_up_type, (types.IntegerLiteral,))(_count_up)
-
-
-def _store_run_type(*args: Any) -> Any:
-    return (types.none, args[0], types.intp, args[2]) if _element_of(args[0]) and _is(args[2]) else None
-
-
-def _store_run(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    _write(builder, _pointer(context, builder, sig.args[0], args[0], args[1]), args[2])
-    return context.get_dummy_value()
-
-
-_teach(lanes.store_run, _store_run_type, (types.Array, types.Integer, LanesType))(_store_run)
-
-
-# ---------------------------------------------------------------- 16 x 16 tiles, turned
-
-TILE = 16
-
-
-def _turn(builder: Any, rows: list[Any]) -> list[Any]:
-    """The transpose of 16 vectors of 16 elements: four rounds of pairwise interleaving."""
-    distance = TILE // 2
-    low = ir.Constant(ir.VectorType(I32, TILE), [i // 2 + TILE * (i % 2) for i in range(TILE)])
-    high = ir.Constant(ir.VectorType(I32, TILE), [TILE // 2 + i // 2 + TILE * (i % 2) for i in range(TILE)])
-    for _ in range(4):
-        turned = []
-        for i in range(distance):
-            pair = rows[i], rows[i + distance]
-            turned += [builder.shuffle_vector(*pair, low), builder.shuffle_vector(*pair, high)]
-        rows = turned
-    return rows
-
-
-def _offset(context: Any, builder: Any, array_type: Any, array: Any, lane: Any, k: int) -> Any:
-    return builder.load(_pointer(context, builder, array_type, array, builder.add(lane, ir.Constant(lane.type, k))))
-
-
-def _tile_type(*args: Any) -> Any:
-    return types.none, args[0], args[1], types.intp, types.intp, args[4]
-
-
-def _tile_in(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    flat_type, starts_type, _, _, rows_type = sig.args
-    flat, starts, lane, column, rows = args
-    read = []
-    for k in range(TILE):
-        start = _offset(context, builder, starts_type, starts, lane, k)
-        read.append(_read_raw(builder, _pointer(context, builder, flat_type, flat, builder.add(start, column))))
-    for k, value in enumerate(_turn(builder, read)):
-        row = builder.mul(builder.add(column, ir.Constant(column.type, k)), ir.Constant(column.type, LANES))
-        _write_raw(builder, _pointer(context, builder, rows_type, rows, builder.add(row, lane)), value)
-    return context.get_dummy_value()
-
-
-def _tile_out(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    flat_type, starts_type, _, _, rows_type = sig.args
-    flat, starts, lane, column, rows = args
-    read = []
-    for k in range(TILE):
-        row = builder.mul(builder.add(column, ir.Constant(column.type, k)), ir.Constant(column.type, LANES))
-        read.append(_read_raw(builder, _pointer(context, builder, rows_type, rows, builder.add(row, lane))))
-    for k, value in enumerate(_turn(builder, read)):
-        start = _offset(context, builder, starts_type, starts, lane, k)
-        _write_raw(builder, _pointer(context, builder, flat_type, flat, builder.add(start, column)), value)
-    return context.get_dummy_value()
-
-
-def _read_raw(builder: Any, pointer: Any) -> Any:
-    return builder.load(builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, TILE).as_pointer()), align=1)
-
-
-def _write_raw(builder: Any, pointer: Any, value: Any) -> None:
-    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
-
-
-_PATTERN = (types.Array, types.Array, types.Integer, types.Integer, types.Array)
-_teach(lanes.tile_in, _tile_type, _PATTERN)(_tile_in)
-_teach(lanes.tile_out, _tile_type, _PATTERN)(_tile_out)
+teach(np.all, _all_type, (LanesType,))(_all)

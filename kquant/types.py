@@ -23,7 +23,7 @@ _E = TypeVar("_E", bound=Enum)
 class _Registry(EnumMeta):
     """Looks names up without regard to case, and fails with kquant's own error."""
 
-    def __getitem__(cls: type[_E], name: str) -> _E:  # type: ignore[misc, override]
+    def __getitem__(cls: type[_E], name: str) -> _E:  # type: ignore[misc]
         member = cls.__members__.get(str(name).upper())
         if member is None:
             known = ", ".join(m for m in cls.__members__ if not m.startswith("REMOVED"))
@@ -147,7 +147,7 @@ class TensorType(Enum, metaclass=_Registry):
         """The tensor type that a user means by a name, an id or the type itself."""
         if isinstance(value, cls):
             return value
-        return cls[value] if isinstance(value, str) else cls(value)
+        return cls[value] if isinstance(value, str) else cls(value)  # type: ignore[arg-type, call-arg]
 
 
 TensorType.__doc_name__ = "tensor type"  # type: ignore[attr-defined]

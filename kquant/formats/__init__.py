@@ -42,5 +42,7 @@ def room(tensor_type: TensorType) -> ModuleType:
     Raises `UnsupportedTypeError` for the types of ggml that kquant has no codec for.
     """
     if not has_room(tensor_type):
-        raise UnsupportedTypeError(f"{tensor_type.name}: ggml defines this type, but kquant has no codec for it")
+        raise UnsupportedTypeError(
+            f"{tensor_type.name}: ggml defines this type, but kquant has no codec for it"
+        )
     return importlib.import_module(f"{__name__}.{tensor_type.name.lower()}")

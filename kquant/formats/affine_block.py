@@ -17,6 +17,7 @@ from kquant.lanes import (
     nearest_int,
     smaller,
     store,
+    where,
     zeros,
 )
 
@@ -97,7 +98,7 @@ def requantize(
         affine_levels(x, n * j, n, load(found, 2 * count + j), load(found, 3 * count + j), nmax, levels)
         for i in range(n):
             level = clamp(nearest_int((load(x, n * j + i) + offset) / step), ZERO, nmax)
-            store(levels, i, np.where(dead, load(levels, i), level))
+            store(levels, i, where(dead, load(levels, i), level))
 
 
 # ---------------------------------------------------------------- the 6-bit scales of Q4_K and Q5_K
@@ -106,7 +107,7 @@ def requantize(
 @kernel
 def round_6_bits(value: Lanes, highest: Lanes) -> Lanes:
     """63 * value / highest as an integer 0 .. 63; ggml's cast to a byte wraps a negative one."""
-    inverse = np.where(highest > ZERO, SIXTY_THREE / highest, ZERO)
+    inverse = where(highest > ZERO, SIXTY_THREE / highest, ZERO)
     return smaller(as_int(nearest_int(inverse * value)) & 255, 63)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.jit import kernel
-from kquant.lanes import Lanes, bits_of_float, float_of_bits
+from kquant.lanes import Lanes, bits_of_float, float_of_bits, where
 from kquant.types import TensorType
 
 TYPE = TensorType.BF16
@@ -45,4 +45,4 @@ def encode(value: Lanes) -> Lanes:
     bits = bits_of_float(value)
     high = bits >> 16
     rounded = (bits + (0x7FFF + (high & 1))) >> 16
-    return np.where(value == value, rounded, high | 64)
+    return where(value == value, rounded, high | 64)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.legacy_block import reciprocal
-from kquant.formats.scale_search import ZERO, clamp, largest_magnitude
+from kquant.formats.scale_search import ZERO, largest_magnitude
 from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, as_int, load, store, zeros
+from kquant.lanes import Lanes, Rows, as_int, larger, load, smaller, store, where, zeros
 
 f32 = np.float32
 JUST_BELOW_HALF = f32(0.49999997)
@@ -27,8 +27,8 @@ def round_bytes(x: Rows, block: Rows, at: int) -> tuple[Lanes, Lanes]:
     inverse = reciprocal(d)
     total = as_int(zeros(x))
     for i in range(32):
-        value = clamp(load(x, i) * inverse, -BYTE_MAX, BYTE_MAX)
-        q = as_int(value + np.where(value < ZERO, -JUST_BELOW_HALF, JUST_BELOW_HALF))
+        value = larger(smaller(load(x, i) * inverse, BYTE_MAX), -BYTE_MAX)
+        q = as_int(value + where(value < ZERO, -JUST_BELOW_HALF, JUST_BELOW_HALF))
         store(block, at + i, q)
         total = total + q
     return d, total

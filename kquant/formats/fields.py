@@ -17,7 +17,7 @@ from kquant.types import TensorType
 __all__ = ["Bytes", "Fields", "blocks_of", "high_bits", "join_bits", "offsets", "raw", "spread", "squeeze"]
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
-Fields: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Fields: TypeAlias = Mapping[str, Any]
 """Field name -> array of shape (..., count); a single field of a block has shape (...,)."""
 
 
@@ -35,7 +35,8 @@ def blocks_of(data: Bytes, layout: np.dtype[Any]) -> npt.NDArray[Any]:
 
 def raw(blocks: npt.NDArray[Any]) -> Bytes:
     """Structured blocks (..., n) as uint8 (..., n * type_size)."""
-    return np.ascontiguousarray(blocks).view(np.uint8)
+    packed: Bytes = np.ascontiguousarray(blocks).view(np.uint8)
+    return packed
 
 
 def spread(packed: Bytes, bits: int, run: int) -> Bytes:
@@ -43,7 +44,8 @@ def spread(packed: Bytes, bits: int, run: int) -> Bytes:
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     *outer, n = packed.shape
     runs = packed.reshape(*outer, n // run, 1, run)
-    return ((runs >> shifts) & ((1 << bits) - 1)).reshape(*outer, n * 8 // bits)
+    values: Bytes = ((runs >> shifts) & ((1 << bits) - 1)).astype(np.uint8, copy=False)
+    return values.reshape(*outer, n * 8 // bits)
 
 
 def squeeze(values: Bytes, bits: int, run: int) -> Bytes:
@@ -52,7 +54,8 @@ def squeeze(values: Bytes, bits: int, run: int) -> Bytes:
     *outer, n = values.shape
     packed = n * bits // 8
     runs = values.reshape(*outer, packed // run, 8 // bits, run)
-    return np.bitwise_or.reduce(runs << shifts, axis=-2).reshape(*outer, packed)
+    joined: Bytes = np.bitwise_or.reduce(runs << shifts, axis=-2).reshape(*outer, packed)
+    return joined
 
 
 def high_bits(number: npt.NDArray[np.uint32]) -> Bytes:
@@ -62,4 +65,7 @@ def high_bits(number: npt.NDArray[np.uint32]) -> Bytes:
 
 def join_bits(bits: Bytes) -> npt.NDArray[np.uint32]:
     """The inverse of `high_bits`."""
-    return np.bitwise_or.reduce(bits.astype(np.uint32) << np.arange(32, dtype=np.uint32), axis=-1)
+    number: npt.NDArray[np.uint32] = np.bitwise_or.reduce(
+        bits.astype(np.uint32) << np.arange(32, dtype=np.uint32), axis=-1
+    )
+    return number

@@ -10,7 +10,6 @@ from kquant.formats.scale_search import (
     ZERO,
     affine_levels,
     affine_search,
-    clamp,
     largest_magnitude,
     symmetric_levels,
     symmetric_search,
@@ -26,6 +25,7 @@ from kquant.lanes import (
     load_run,
     smaller,
     store,
+    where,
 )
 
 f32 = np.float32
@@ -33,7 +33,13 @@ f32 = np.float32
 
 @kernel
 def reciprocal(d: Lanes) -> Lanes:
-    return np.where(d != ZERO, ONE / d, ZERO)
+    return where(d != ZERO, ONE / d, ZERO)
+
+
+@kernel
+def cut(value: Lanes, highest: f32) -> Lanes:
+    """0 .. highest; NaN becomes the highest."""
+    return larger(smaller(value, highest), ZERO)
 
 
 @kernel
@@ -47,7 +53,7 @@ def symmetric_block(x: Rows, nmax: f32, levels: Rows) -> Lanes:
     d = extreme / -nmax
     inverse = reciprocal(d)
     for i in range(32):
-        store(levels, i, clamp(load(x, i) * inverse + (nmax + HALF), ZERO, nmax + nmax - ONE))
+        store(levels, i, cut(load(x, i) * inverse + (nmax + HALF), nmax + nmax - ONE))
     return d
 
 
@@ -61,7 +67,7 @@ def affine_block(x: Rows, nmax: f32, levels: Rows) -> tuple[Lanes, Lanes]:
     d = (highest - lowest) / nmax
     inverse = reciprocal(d)
     for i in range(32):
-        store(levels, i, clamp((load(x, i) - lowest) * inverse + HALF, ZERO, nmax))
+        store(levels, i, cut((load(x, i) - lowest) * inverse + HALF, nmax))
     return d, lowest
 
 

@@ -36,6 +36,7 @@ from kquant.lanes import (
     store,
     store_half,
     store_run,
+    where,
     zeros,
 )
 from kquant.types import TensorType
@@ -87,8 +88,8 @@ def quantize(x: Rows, block: Rows) -> None:
         max_scale = larger(result[0], max_scale)
         max_min = larger(result[1], max_min)
 
-    inverse_scale = np.where(max_scale > ZERO, np.float32(15) / max_scale, ZERO)
-    inverse_min = np.where(max_min > ZERO, np.float32(15) / max_min, ZERO)
+    inverse_scale = where(max_scale > ZERO, np.float32(15) / max_scale, ZERO)
+    inverse_min = where(max_min > ZERO, np.float32(15) / max_min, ZERO)
     store_half(block, D, max_scale / np.float32(15))
     store_half(block, DMIN, max_min / np.float32(15))
     for j in range(16):

@@ -44,6 +44,7 @@ from kquant.lanes import (
     store,
     store_half,
     store_run,
+    where,
     zeros,
 )
 from kquant.types import TensorType
@@ -92,15 +93,17 @@ def dequantize(block: Rows, y: Rows) -> None:
 def quantize(x: Rows, block: Rows) -> None:
     levels = np.empty((256, x.shape[1]), np.float32)
     scales = np.empty((16, x.shape[1]), np.float32)
+    search_room = np.empty((32, x.shape[1]), np.float32)
     for j in range(16):
-        store(scales, j, coordinate_search(x, 16 * j, 16, NMAX, levels[16 * j : 16 * j + 16]))
-    extreme, magnitude = largest_scale(scales)
+        here = slice(16 * j, 16 * j + 16)
+        store(scales, j, coordinate_search(x[here], NMAX, levels[here], search_room))
+    extreme, _ = largest_scale(scales)
     empty = extreme == ZERO
-    inverse = -SC_MAX / np.where(empty, ONE, extreme)
-    store_half(block, D, np.where(empty, ZERO, ONE / inverse))
+    inverse = -SC_MAX / where(empty, ONE, extreme)
+    store_half(block, D, where(empty, ZERO, ONE / inverse))
     for j in range(16):
         sc = clamp(nearest_int(inverse * load(scales, j)), -SC_MAX, SC_MAX - ONE) + SC_MAX
-        store_scale(block, j, as_int(np.where(empty, ZERO, sc)))
+        store_scale(block, j, as_int(where(empty, ZERO, sc)))
     finish(x, levels, block)
 
 
@@ -153,10 +156,13 @@ def finish(x: Rows, levels: Rows, block: Rows) -> None:
     d = load_half(block, D)
     for j in range(16):
         requantize(x, j, NMAX, d * as_float(load_scale(block, j)), levels)
-        shift, half = j % 8 // 2 * 2, 16 * (j % 2)
-        for i in range(16):
-            q = as_int(load(levels, 16 * j + i))
-            high, low = (q >> 2) << (j // 2), (q & 3) << shift
-            at, mask = QS + 32 * (j // 8) + half + i, HMASK + half + i
-            store(block, mask, high if j < 2 else load(block, mask) | high)
-            store(block, at, low if shift == 0 else load(block, at) | low)
+    for i in range(32):
+        mask = as_int(zeros(x))
+        for k in range(2):
+            q = as_int(zeros(x))
+            for part in range(4):
+                level = as_int(load(levels, 128 * k + 32 * part + i))
+                q = q | ((level & 3) << (2 * part))
+                mask = mask | ((level >> 2) << (4 * k + part))
+            store(block, QS + 32 * k + i, q)
+        store(block, HMASK + i, mask)

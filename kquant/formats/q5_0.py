@@ -19,7 +19,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.fields import Bytes, Fields, blocks_of, high_bits, join_bits, offsets, raw, spread, squeeze
+from kquant.formats.fields import (
+    Bytes,
+    Fields,
+    blocks_of,
+    high_bits,
+    join_bits,
+    offsets,
+    raw,
+    spread,
+    squeeze,
+)
 from kquant.formats.legacy_block import (
     run_fifth_bits,
     run_nibbles,

@@ -20,7 +20,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.fields import Bytes, Fields, blocks_of, high_bits, join_bits, offsets, raw, spread, squeeze
+from kquant.formats.fields import (
+    Bytes,
+    Fields,
+    blocks_of,
+    high_bits,
+    join_bits,
+    offsets,
+    raw,
+    spread,
+    squeeze,
+)
 from kquant.formats.legacy_block import (
     affine_block,
     affine_weighted,
@@ -43,7 +53,11 @@ NMAX = np.float32(31)
 def unpack(data: Bytes) -> Fields:
     """d, m: float16 (...); q: uint8 (..., 32)."""
     blocks = blocks_of(data, LAYOUT)
-    return {"d": blocks["d"], "m": blocks["m"], "q": spread(blocks["qs"], 4, 16) | high_bits(blocks["qh"]) << 4}
+    return {
+        "d": blocks["d"],
+        "m": blocks["m"],
+        "q": spread(blocks["qs"], 4, 16) | high_bits(blocks["qh"]) << 4,
+    }
 
 
 def pack(fields: Fields) -> Bytes:

@@ -25,7 +25,6 @@ from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, symmetric_leve
 from kquant.formats.symmetric_block import largest_scale, requantize
 from kquant.jit import kernel
 from kquant.lanes import (
-    Lanes,
     Rows,
     as_float,
     as_int,
@@ -39,6 +38,7 @@ from kquant.lanes import (
     store,
     store_half,
     store_run,
+    where,
 )
 from kquant.types import TensorType
 
@@ -107,20 +107,20 @@ def search(x: Rows, j: int, w: Rows, scales: Rows, levels: Rows) -> None:
 
 @kernel
 def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
-    """Scales as signed bytes, then the levels for them, packed.  A super-block without a scale is all zero."""
+    """Scales as signed bytes, then the levels for them, packed.  Without a scale all is zero."""
     extreme, magnitude = largest_scale(scales)
     blank = magnitude < GROUP_MAX_EPS
-    inverse = np.float32(-128) / np.where(blank, ONE, extreme)
-    store_half(block, D, np.where(blank, ZERO, ONE / inverse))
+    inverse = np.float32(-128) / where(blank, ONE, extreme)
+    store_half(block, D, where(blank, ZERO, ONE / inverse))
     d = load_half(block, D)
     for j in range(16):
         sc = smaller(nearest_int(inverse * load(scales, j)), np.float32(127))
-        sc = np.where(blank, ZERO, sc)
+        sc = where(blank, ZERO, sc)
         store(block, SCALES + j, as_int(sc))
         requantize(x, j, NMAX, d * sc, levels)
         k, half = j // 8, 16 * (j % 2)
         for i in range(16):
-            q = as_int(np.where(blank, ZERO, load(levels, 16 * j + i)))
+            q = as_int(where(blank, ZERO, load(levels, 16 * j + i)))
             at, high = QL + 64 * k + 32 * (j // 2 % 2) + half + i, QH + 32 * k + half + i
             store(block, at, q & 15 if j % 8 < 4 else load(block, at) | ((q & 15) << 4))
             top = (q >> 4) << (j % 8 // 2 * 2)

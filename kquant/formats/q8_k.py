@@ -35,6 +35,7 @@ from kquant.lanes import (
     smaller,
     store,
     store_run,
+    where,
     zeros,
 )
 from kquant.types import TensorType
@@ -70,7 +71,7 @@ def dequantize(block: Rows, y: Rows) -> None:
 def quantize(x: Rows, block: Rows) -> None:
     extreme, magnitude = largest_magnitude(x, 0, 256)
     empty = magnitude == ZERO
-    inverse = np.float32(-127) / np.where(empty, ONE, extreme)
+    inverse = np.float32(-127) / where(empty, ONE, extreme)
     for j in range(16):
         total = as_int(zeros(x))
         for i in range(16 * j, 16 * j + 16):
@@ -80,7 +81,7 @@ def quantize(x: Rows, block: Rows) -> None:
             total = total + q
         store(block, BSUMS + 2 * j, total & 255)
         store(block, BSUMS + 2 * j + 1, (total >> 8) & 255)
-    bits = bits_of_float(np.where(empty, ZERO, ONE / inverse))
+    bits = bits_of_float(where(empty, ZERO, ONE / inverse))
     for k in range(4):
         store(block, D + k, (bits >> (8 * k)) & 255)
 

@@ -24,6 +24,9 @@ from kquant.lanes import (
     round_even,
     smaller,
     store,
+    update,
+    update_rows,
+    where,
     zeros,
 )
 
@@ -33,13 +36,17 @@ ONE = f32(1.0)
 HALF = f32(0.5)
 TENTH = f32(0.1)
 INFINITE = f32(np.inf)
+ALMOST_HALF = f32(0.499)
+NORMAL = f32(1e-30)
+"""Products above this are far from underflow, where rounding moves a quotient by more than 1e-6."""
 GROUP_MAX_EPS = f32(1e-15)
 """A group whose largest magnitude lies below this counts as zero."""
 
 
 @kernel
 def clamp(level: Lanes, lowest: Lanes, highest: Lanes) -> Lanes:
-    return larger(smaller(level, highest), lowest)
+    """For what `round_even` and `nearest_int` return: neither NaN nor -0, which would need `smaller`."""
+    return np.maximum(np.minimum(level, highest), lowest)
 
 
 # ---------------------------------------------------------------- x = scale * level + low
@@ -50,6 +57,7 @@ def affine_trial(
     x: Rows, at: int, n: int, w: Rows, inverse: Lanes, low: Lanes, nmax: f32, wild: bool, levels: Rows
 ) -> tuple[Lanes, Lanes, Lanes]:
     """Levels for one trial, and the sums of w * level, w * level**2 and w * level * x."""
+    lowest, highest = zeros(x), zeros(x) + nmax
     sum_l = zeros(x)
     sum_l2 = zeros(x)
     sum_xl = zeros(x)
@@ -58,7 +66,7 @@ def affine_trial(
         value = inverse * (xi - low)
         if wild:
             value = nearest_int(value)
-        level = clamp(round_even(value), ZERO, nmax)
+        level = clamp(round_even(value), lowest, highest)
         store(levels, i, level)
         wl = load(w, i) * level
         sum_l = sum_l + wl
@@ -92,7 +100,16 @@ def is_wild(inverse: Lanes, low: Lanes, lowest: Lanes, highest: Lanes) -> bool:
 
 @kernel
 def affine_search(
-    x: Rows, at: int, n: int, w: Rows, nmax: f32, rmin: f32, rdelta: f32, nstep: int, absolute: bool, levels: Rows
+    x: Rows,
+    at: int,
+    n: int,
+    w: Rows,
+    nmax: f32,
+    rmin: f32,
+    rdelta: f32,
+    nstep: int,
+    absolute: bool,
+    levels: Rows,
 ) -> tuple[Lanes, Lanes, Lanes, Lanes]:
     """Scale and minimum of least weighted error; then what `affine_levels` needs for their levels.
 
@@ -104,33 +121,33 @@ def affine_search(
         xi, wi = load(x, at + i), load(w, i)
         lowest, highest = smaller(xi, lowest), larger(xi, highest)
         sum_w, sum_x = sum_w + wi, sum_x + wi * xi
-    low = np.where(lowest > ZERO, ZERO, lowest)
+    low = where(lowest > ZERO, ZERO, lowest)
     flat = highest == low
     first_low = low
 
-    inverse = np.where(flat, ZERO, nmax / (highest - low))
-    scale = np.where(flat, ZERO, ONE / inverse)
+    inverse = where(flat, ZERO, nmax / (highest - low))
+    scale = where(flat, ZERO, ONE / inverse)
     affine_trial(x, at, n, w, inverse, low, nmax, is_wild(inverse, low, lowest, highest), levels)
     best = affine_error(x, at, n, w, levels, scale, low, absolute)
-    best = np.where(flat, ZERO, best)
+    best = where(flat, ZERO, best)
     best_inverse, best_low = inverse, low
 
     for step in range(nstep + 1):
-        inverse = (rmin + rdelta * f32(step) + nmax) / np.where(flat, ONE, highest - low)
+        inverse = (rmin + rdelta * f32(step) + nmax) / where(flat, ONE, highest - low)
         wild = is_wild(inverse, low, lowest, highest)
         sum_l, sum_l2, sum_xl = affine_trial(x, at, n, w, inverse, low, nmax, wild, levels)
         determinant = sum_w * sum_l2 - sum_l * sum_l
         new_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
         new_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
         clipped = new_low > ZERO
-        new_scale = np.where(clipped, sum_xl / sum_l2, new_scale)
-        new_low = np.where(clipped, ZERO, new_low)
+        new_scale = where(clipped, sum_xl / sum_l2, new_scale)
+        new_low = where(clipped, ZERO, new_low)
         error = affine_error(x, at, n, w, levels, new_scale, new_low, absolute)
         better = (determinant > ZERO) & (error < best)
-        best = np.where(better, error, best)
-        best_inverse, best_low = np.where(better, inverse, best_inverse), np.where(better, low, best_low)
-        scale, low = np.where(better, new_scale, scale), np.where(better, new_low, low)
-    return np.where(flat, ZERO, scale), -np.where(flat, first_low, low), best_inverse, best_low
+        best = where(better, error, best)
+        best_inverse, best_low = where(better, inverse, best_inverse), where(better, low, best_low)
+        scale, low = where(better, new_scale, scale), where(better, new_low, low)
+    return where(flat, ZERO, scale), -where(flat, first_low, low), best_inverse, best_low
 
 
 @kernel
@@ -156,7 +173,7 @@ def positive_search(x: Rows, n: int, w: Rows, nmax: f32, levels: Rows) -> Lanes:
     for i in range(n):
         highest = larger(highest, load(x, i))
     empty = highest < GROUP_MAX_EPS
-    divisor = np.where(empty, ONE, highest)
+    divisor = where(empty, ONE, highest)
 
     inverse = nmax / divisor
     scale = ONE / inverse
@@ -176,7 +193,7 @@ def positive_search(x: Rows, n: int, w: Rows, nmax: f32, levels: Rows) -> Lanes:
             difference = xi - scale * smaller(nearest_int(trial * xi), nmax)
             error = error + load(w, i) * difference * difference
         better = error < best
-        best, inverse = np.where(better, error, best), np.where(better, trial, inverse)
+        best, inverse = where(better, error, best), where(better, trial, inverse)
 
     sum_lx = zeros(x)
     sum_l2 = zeros(x)
@@ -197,14 +214,14 @@ def positive_search(x: Rows, n: int, w: Rows, nmax: f32, levels: Rows) -> Lanes:
             new_l2 = l2 + wi * new * new
             better = (lx > ZERO) & (l2 > ZERO) & (new != level)
             better = better & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
-            store(levels, i, np.where(better, wrap8(new), level))
-            sum_lx, sum_l2 = np.where(better, new_lx, sum_lx), np.where(better, new_l2, sum_l2)
+            store(levels, i, where(better, wrap8(new), level))
+            sum_lx, sum_l2 = where(better, new_lx, sum_lx), where(better, new_l2, sum_l2)
             changed = changed | better
         if np.all(~changed):
             break
     for i in range(n):
-        store(levels, i, np.where(empty, ZERO, load(levels, i)))
-    return np.where(~empty & (sum_l2 > ZERO), sum_lx / sum_l2, ZERO)
+        store(levels, i, where(empty, ZERO, load(levels, i)))
+    return where(~empty & (sum_l2 > ZERO), sum_lx / sum_l2, ZERO)
 
 
 # ---------------------------------------------------------------- x = scale * level, -nmax <= level < nmax
@@ -218,20 +235,22 @@ def largest_magnitude(x: Rows, at: int, n: int) -> tuple[Lanes, Lanes]:
     for i in range(n):
         xi = load(x, at + i)
         ax = np.abs(xi)
-        above = ax > magnitude
-        extreme, magnitude = np.where(above, xi, extreme), np.where(above, ax, magnitude)
+        extreme, magnitude = where(ax > magnitude, xi, extreme), np.fmax(ax, magnitude)
     return extreme, magnitude
 
 
 @kernel
 def symmetric_sums(
-    x: Rows, at: int, n: int, w: Rows, wx: Rows, inverse: Lanes, nmax: f32
+    x: Rows, at: int, n: int, w: Rows, wx: Rows, step: int, inverse: Lanes, nmax: f32
 ) -> tuple[Lanes, Lanes]:
     """The sums of w * x * level and w * level**2 of one trial."""
+    lowest, highest = zeros(x) - nmax, zeros(x) + (nmax - ONE)
     sum_lx = zeros(x)
     sum_l2 = zeros(x)
     for i in range(n):
-        level = clamp(round_even(inverse * load(x, at + i)), -nmax, nmax - ONE)
+        level = np.minimum(round_even(inverse * load(x, at + i)), highest)
+        if step > 4:  # else no x reaches beyond -(nmax + 0.4)
+            level = np.maximum(level, lowest)
         sum_lx = sum_lx + load(wx, i) * level
         sum_l2 = sum_l2 + load(w, i) * level * level
     return sum_lx, sum_l2
@@ -245,24 +264,24 @@ def symmetric_search(x: Rows, at: int, n: int, w: Rows, nmax: f32, wx: Rows) -> 
     """
     extreme, magnitude = largest_magnitude(x, at, n)
     empty = magnitude < GROUP_MAX_EPS
-    extreme = np.where(empty, ONE, extreme)
+    extreme = where(empty, ONE, extreme)
     for i in range(n):
         store(wx, i, load(w, i) * load(x, at + i))
 
     inverse = -nmax / extreme
-    sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, inverse, nmax)
-    scale = np.where(sum_l2 != ZERO, sum_lx / sum_l2, ZERO)
+    sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, 0, inverse, nmax)
+    scale = where(sum_l2 != ZERO, sum_lx / sum_l2, ZERO)
     best = scale * sum_lx
     for step in range(-9, 10):
         if step == 0:
             continue
         trial = -(nmax + TENTH * f32(step)) / extreme
-        sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, trial, nmax)
+        sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, step, trial, nmax)
         better = (sum_l2 > ZERO) & (sum_lx * sum_lx > best * sum_l2)
-        scale = np.where(better, sum_lx / sum_l2, scale)
-        best = np.where(better, scale * sum_lx, best)
-        inverse = np.where(better, trial, inverse)
-    return np.where(empty, ZERO, scale), np.where(empty, ZERO, inverse)
+        scale = where(better, sum_lx / sum_l2, scale)
+        best = where(better, scale * sum_lx, best)
+        inverse = where(better, trial, inverse)
+    return where(empty, ZERO, scale), where(empty, ZERO, inverse)
 
 
 @kernel
@@ -270,42 +289,105 @@ def symmetric_levels(x: Rows, at: int, n: int, inverse: Lanes, nmax: f32, levels
     """The levels of a trial plus nmax; 0 for a group that is zero (its inverse is)."""
     for i in range(n):
         level = clamp(nearest_int(inverse * load(x, at + i)), -nmax, nmax - ONE)
-        store(levels, i, np.where(inverse == ZERO, ZERO, level + nmax))
+        store(levels, i, where(inverse == ZERO, ZERO, level + nmax))
 
 
 @kernel
-def coordinate_search(x: Rows, at: int, n: int, nmax: f32, levels: Rows) -> Lanes:
-    """Scale by moving one level at a time while that lowers the error weighted with x**2."""
-    extreme, magnitude = largest_magnitude(x, at, n)
+def move(
+    level: Lanes,
+    part_lx: Lanes,
+    part_l2: Lanes,
+    sum_lx: Lanes,
+    sum_l2: Lanes,
+    moved: Lanes,
+    x: Lanes,
+    lx: Lanes,
+    l2: Lanes,
+    nmax: f32,
+) -> tuple[Lanes, Lanes, Lanes, Lanes, Lanes, Lanes]:
+    """One level of `coordinate_search` and its parts of the sums: as they were, or moved.
+
+    lx, l2: the sums without these parts.
+    """
+    new = clamp(nearest_int(x * l2 / lx), -nmax, nmax - ONE)
+    w = x * x
+    new_part_lx, new_part_l2 = w * x * new, w * new * new
+    new_lx, new_l2 = lx + new_part_lx, l2 + new_part_l2
+    better = (lx > ZERO) & (new != level) & (new_l2 > ZERO)
+    better = better & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
+    return (
+        where(better, new, level),
+        where(better, new_part_lx, part_lx),
+        where(better, new_part_l2, part_l2),
+        where(better, new_lx, sum_lx),
+        where(better, new_l2, sum_l2),
+        where(better, ONE, moved),
+    )
+
+
+@kernel
+def sweep(
+    sum_lx: Lanes,
+    sum_l2: Lanes,
+    active: Lanes,
+    levels: Rows,
+    parts_lx: Rows,
+    parts_l2: Rows,
+    x: Rows,
+    nmax: f32,
+) -> tuple[Lanes, Lanes, Lanes]:
+    """Every level of `coordinate_search` once, in the active lanes; returns the sums, and where one moved."""
+    lowest, highest = zeros(x) - nmax, zeros(x) + (nmax - ONE)
+    moved = zeros(x)
+    for i in range(x.shape[0]):
+        xi, level, part_lx, part_l2 = load(x, i), load(levels, i), load(parts_lx, i), load(parts_l2, i)
+        lx, l2 = sum_lx - part_lx, sum_l2 - part_l2
+        # x * l2 / lx, clamped, surely rounds to the same level: known without the division
+        target = clamp(xi * l2, lowest * lx, highest * lx)
+        near = np.abs(target - level * lx) + NORMAL < ALMOST_HALF * lx
+        unsure = (active != ZERO) & ~near
+        if np.all(~unsure):
+            continue
+        state = (level, part_lx, part_l2, sum_lx, sum_l2, moved)
+        level, part_lx, part_l2, sum_lx, sum_l2, moved = update(unsure, move, state, (xi, lx, l2), nmax)
+        store(levels, i, level)
+        store(parts_lx, i, part_lx)
+        store(parts_l2, i, part_l2)
+    return sum_lx, sum_l2, moved
+
+
+@kernel
+def coordinate_search(x: Rows, nmax: f32, levels: Rows, room: Rows) -> Lanes:
+    """Scale by moving one level at a time while that lowers the error weighted with x**2.
+
+    x: the rows of the group; room: twice as many.
+    """
+    n = x.shape[0]
+    parts_lx, parts_l2 = room[:n], room[n:]
+    extreme, magnitude = largest_magnitude(x, 0, n)
     empty = magnitude < GROUP_MAX_EPS
-    inverse = -nmax / np.where(empty, ONE, extreme)
+    inverse = -nmax / where(empty, ONE, extreme)
+    lowest, highest = zeros(x) - nmax, zeros(x) + (nmax - ONE)
     sum_lx = zeros(x)
     sum_l2 = zeros(x)
     for i in range(n):
-        xi = load(x, at + i)
+        xi = load(x, i)
         wi = xi * xi
-        level = clamp(nearest_int(inverse * xi), -nmax, nmax - ONE)
+        level = clamp(round_even(inverse * xi), lowest, highest)
+        part_lx, part_l2 = wi * xi * level, wi * level * level
+        sum_lx, sum_l2 = sum_lx + part_lx, sum_l2 + part_l2
         store(levels, i, level)
-        sum_lx = sum_lx + wi * xi * level
-        sum_l2 = sum_l2 + wi * level * level
+        store(parts_lx, i, part_lx)
+        store(parts_l2, i, part_l2)
+    # A positive extreme makes every level's sign the opposite of x's, so that no lx is ever positive:
+    # ggml moves levels for the negative ones alone.  What did not move in a whole sweep never will.
+    active = where(~empty & (extreme < ZERO), ONE, ZERO)
     for _ in range(5):
-        changed = empty & ~empty
-        for i in range(n):
-            xi, level = load(x, at + i), load(levels, i)
-            wi = xi * xi
-            wx = wi * xi
-            lx = sum_lx - wx * level
-            l2 = sum_l2 - wi * level * level
-            new = clamp(nearest_int(xi * l2 / lx), -nmax, nmax - ONE)
-            new_lx = lx + wx * new
-            new_l2 = l2 + wi * new * new
-            better = (lx > ZERO) & (new != level) & (new_l2 > ZERO)
-            better = better & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
-            store(levels, i, np.where(better, new, level))
-            sum_lx, sum_l2 = np.where(better, new_lx, sum_lx), np.where(better, new_l2, sum_l2)
-            changed = changed | better
-        if np.all(~changed):
+        if np.all(active == ZERO):
             break
+        state, rows = (sum_lx, sum_l2, active), (levels, parts_lx, parts_l2)
+        sum_lx, sum_l2, active = update_rows(active != ZERO, sweep, state, rows, (x,), nmax)
+    there = where(empty, ZERO, ONE)
     for i in range(n):
-        store(levels, i, np.where(empty, ZERO, load(levels, i) + nmax))
-    return np.where(~empty & (sum_l2 > ZERO), sum_lx / sum_l2, ZERO)
+        store(levels, i, (load(levels, i) + nmax) * there)
+    return where(~empty & (sum_l2 > ZERO), sum_lx / sum_l2, ZERO)

@@ -6,7 +6,7 @@ import numpy as np
 
 from kquant.formats.scale_search import ONE, ZERO, clamp
 from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, larger, load, nearest_int, store, zeros
+from kquant.lanes import Lanes, Rows, larger, load, nearest_int, store, where, zeros
 
 __all__ = ["largest_scale", "requantize"]
 
@@ -18,7 +18,7 @@ def largest_scale(scales: Rows) -> tuple[Lanes, Lanes]:
     magnitude = zeros(scales)
     for j in range(16):
         scale = load(scales, j)
-        extreme = np.where(np.abs(scale) > magnitude, scale, extreme)
+        extreme = where(np.abs(scale) > magnitude, scale, extreme)
         magnitude = larger(np.abs(scale), magnitude)
     return extreme, magnitude
 
@@ -29,7 +29,9 @@ def requantize(x: Rows, j: int, nmax: np.float32, step: Lanes, levels: Rows) -> 
 
     A sub-block whose rounded scale is zero keeps the levels of the search.
     """
+    lowest, highest = zeros(x) - nmax, zeros(x) + (nmax - ONE)
     dead = step == ZERO
+    all_alive = np.all(~dead)
     for i in range(16 * j, 16 * j + 16):
-        level = clamp(nearest_int(load(x, i) / step), -nmax, nmax - ONE) + nmax
-        store(levels, i, np.where(dead, load(levels, i), level))
+        level = clamp(nearest_int(load(x, i) / step), lowest, highest) + nmax
+        store(levels, i, level if all_alive else where(dead, load(levels, i), level))

@@ -1,0 +1,228 @@
+"""Teaches Numba the part of `kquant.lanes` that touches memory: rows, runs and tiles.
+
+Imported by `kquant.jit` only, when the first kernel is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from kquant import lanes
+from kquant.simd import I32, LANES, LanesType, teach, vector
+
+TILE = 16
+"""Rows and columns of the squares that `tile_in` and `tile_out` turn."""
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _read(builder: Any, pointer: Any, width: int, signed: bool = False) -> Any:
+    """`width` elements from `pointer` on; integers widened to int32."""
+    element = pointer.type.pointee
+    value = builder.load(builder.bitcast(pointer, ir.VectorType(element, width).as_pointer()), align=1)
+    if isinstance(element, ir.FloatType):
+        return value
+    wide = ir.VectorType(I32, width)
+    if element.width == 32:
+        return value
+    return builder.sext(value, wide) if signed else builder.zext(value, wide)
+
+
+def _write(builder: Any, pointer: Any, value: Any) -> None:
+    """The vector from `pointer` on; integers cut to the width of the memory."""
+    element, source = pointer.type.pointee, value.type
+    memory = ir.VectorType(element, source.count)
+    if isinstance(source.element, ir.FloatType) and not isinstance(element, ir.FloatType):
+        value = builder.fptosi(value, ir.VectorType(I32, source.count))
+    if value.type != memory:
+        value = builder.trunc(value, memory)
+    builder.store(value, builder.bitcast(pointer, memory.as_pointer()), align=1)
+
+
+def _element_of(array: Any) -> str | None:
+    if not isinstance(array, types.Array) or array.layout != "C":
+        return None
+    return "float32" if array.dtype == types.float32 else "int32"
+
+
+def _row_index(context: Any, builder: Any, index_type: Any, index: Any) -> Any:
+    wide = context.cast(builder, index, index_type, types.intp)
+    return builder.mul(wide, ir.Constant(wide.type, LANES))
+
+
+def _load_type(*args: Any) -> Any:
+    element = _element_of(args[0])
+    return (LanesType(element, LANES), args[0], types.intp) if element else None
+
+
+def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    index = _row_index(context, builder, sig.args[1], args[1])
+    return _read(builder, _pointer(context, builder, sig.args[0], args[0], index), LANES)
+
+
+teach(lanes.load, _load_type, (types.Array, types.Integer))(_load)
+
+
+def _zeros_type(*args: Any) -> Any:
+    return LanesType("float32", LANES), args[0]
+
+
+def _zeros(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return ir.Constant(sig.return_type.llvm, [0.0] * LANES)
+
+
+teach(lanes.zeros, _zeros_type, (types.Array,))(_zeros)
+
+
+def _store_type(*args: Any) -> Any:
+    if _element_of(args[0]) is None or not isinstance(args[2], (LanesType, types.Number)):
+        return None
+    return types.none, args[0], types.intp, args[2]
+
+
+def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    array, _, have = sig.args
+    want = (
+        have
+        if isinstance(have, LanesType) and have.width == LANES
+        else LanesType(_element_of(array) or "", LANES)
+    )
+    value = vector(context, builder, have, want, args[2])
+    index = _row_index(context, builder, sig.args[1], args[1])
+    _write(builder, _pointer(context, builder, array, args[0], index), value)
+    return context.get_dummy_value()
+
+
+teach(
+    lanes.store,
+    _store_type,
+    (types.Array, types.Integer, LanesType),
+    (types.Array, types.Integer, types.Number),
+)(_store)
+
+
+def _run_type(*args: Any) -> Any:
+    element = _element_of(args[0])
+    if element is None or not isinstance(args[2], types.IntegerLiteral):
+        return None
+    return LanesType(element, args[2].literal_value), args[0], types.intp, args[2]
+
+
+def _run(*, signed: bool) -> Callable[..., Any]:
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+        return _read(builder, pointer, sig.return_type.width, signed)
+
+    return lowering
+
+
+teach(lanes.load_run, _run_type, (types.Array, types.Integer, types.IntegerLiteral))(_run(signed=False))
+teach(lanes.load_run_signed, _run_type, (types.Array, types.Integer, types.IntegerLiteral))(_run(signed=True))
+
+
+def _count_up_type(*args: Any) -> Any:
+    return (
+        (LanesType("int32", args[0].literal_value), *args)
+        if isinstance(args[0], types.IntegerLiteral)
+        else None
+    )
+
+
+def _count_up(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return ir.Constant(sig.return_type.llvm, list(range(sig.return_type.width)))
+
+
+teach(lanes.count_up, _count_up_type, (types.IntegerLiteral,))(_count_up)
+
+
+def _store_run_type(*args: Any) -> Any:
+    return (
+        (types.none, args[0], types.intp, args[2])
+        if _element_of(args[0]) and isinstance(args[2], LanesType)
+        else None
+    )
+
+
+def _store_run(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _write(builder, _pointer(context, builder, sig.args[0], args[0], args[1]), args[2])
+    return context.get_dummy_value()
+
+
+teach(lanes.store_run, _store_run_type, (types.Array, types.Integer, LanesType))(_store_run)
+
+
+# ---------------------------------------------------------------- 16 x 16 tiles, turned
+
+
+def _turn(builder: Any, rows: list[Any]) -> list[Any]:
+    """The transpose of 16 vectors of 16 elements: four rounds of pairwise interleaving."""
+    distance = TILE // 2
+    low = ir.Constant(ir.VectorType(I32, TILE), [i // 2 + TILE * (i % 2) for i in range(TILE)])
+    high = ir.Constant(ir.VectorType(I32, TILE), [TILE // 2 + i // 2 + TILE * (i % 2) for i in range(TILE)])
+    for _ in range(4):
+        turned = []
+        for i in range(distance):
+            pair = rows[i], rows[i + distance]
+            turned += [builder.shuffle_vector(*pair, low), builder.shuffle_vector(*pair, high)]
+        rows = turned
+    return rows
+
+
+def _offset(context: Any, builder: Any, array_type: Any, array: Any, lane: Any, k: int) -> Any:
+    return builder.load(
+        _pointer(context, builder, array_type, array, builder.add(lane, ir.Constant(lane.type, k)))
+    )
+
+
+def _tile_type(*args: Any) -> Any:
+    return types.none, args[0], args[1], types.intp, types.intp, args[4]
+
+
+def _tile_in(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    flat_type, starts_type, _, _, rows_type = sig.args
+    flat, starts, lane, column, rows = args
+    read = []
+    for k in range(TILE):
+        start = _offset(context, builder, starts_type, starts, lane, k)
+        read.append(
+            _read_raw(builder, _pointer(context, builder, flat_type, flat, builder.add(start, column)))
+        )
+    for k, value in enumerate(_turn(builder, read)):
+        row = builder.mul(builder.add(column, ir.Constant(column.type, k)), ir.Constant(column.type, LANES))
+        _write_raw(builder, _pointer(context, builder, rows_type, rows, builder.add(row, lane)), value)
+    return context.get_dummy_value()
+
+
+def _tile_out(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    flat_type, starts_type, _, _, rows_type = sig.args
+    flat, starts, lane, column, rows = args
+    read = []
+    for k in range(TILE):
+        row = builder.mul(builder.add(column, ir.Constant(column.type, k)), ir.Constant(column.type, LANES))
+        read.append(_read_raw(builder, _pointer(context, builder, rows_type, rows, builder.add(row, lane))))
+    for k, value in enumerate(_turn(builder, read)):
+        start = _offset(context, builder, starts_type, starts, lane, k)
+        _write_raw(builder, _pointer(context, builder, flat_type, flat, builder.add(start, column)), value)
+    return context.get_dummy_value()
+
+
+def _read_raw(builder: Any, pointer: Any) -> Any:
+    return builder.load(
+        builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, TILE).as_pointer()), align=1
+    )
+
+
+def _write_raw(builder: Any, pointer: Any, value: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
+
+
+_PATTERN = (types.Array, types.Array, types.Integer, types.Integer, types.Array)
+teach(lanes.tile_in, _tile_type, _PATTERN)(_tile_in)
+teach(lanes.tile_out, _tile_type, _PATTERN)(_tile_out)
