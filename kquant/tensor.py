@@ -69,6 +69,7 @@ class QuantizedTensor:
     ) -> None:
         self.type = TensorType.of(type)
         self.name = name
+        data = np.asanyarray(data)  # a memory map stays one
         what = f"{self.type.name}{f' {name}' if name else ''}"
         if self.type.removed:
             raise UnsupportedTypeError(f"{what}: ggml has removed this type")

@@ -14,10 +14,7 @@ import pytest
 from kquant.gguf import Metadata, TensorSpec, Writer, layout
 from kquant.types import TensorType
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 MB = 1 << 20
 THREADS = 2

@@ -34,9 +34,14 @@ def raw(x: NDArray[Any], type_name: str) -> Packed:
 
 
 def write_model(
-    path: Path, tensors: Mapping[str, Packed], *, byteorder: ByteOrder = "little", version: int = 3
+    path: Path,
+    tensors: Mapping[str, Packed],
+    *,
+    byteorder: ByteOrder = "little",
+    version: int = 3,
+    turn: bool = True,
 ) -> Path:
-    """A llama model of these tensors; their data is given in little endian."""
+    """A llama model of these tensors: data in little endian, or as it is stored if not to `turn`."""
     metadata = Metadata()
     metadata.set("general.architecture", "llama", GGUFValueType.STRING)
     metadata.set("llama.block_count", 1, GGUFValueType.UINT32)
@@ -46,7 +51,9 @@ def write_model(
     ]
     with Writer(path, layout(metadata, specs, version=version, byteorder=byteorder)) as writer:
         for index, (data, t) in enumerate(tensors.values()):
-            writer.write(index, 0, swapped(data, t) if byteorder == "big" else np.ascontiguousarray(data))
+            writer.write(
+                index, 0, swapped(data, t) if byteorder == "big" and turn else np.ascontiguousarray(data)
+            )
         writer.commit()
     return path
 
