@@ -74,6 +74,7 @@ for was, now in zip(before, state()):
         ["--help"],
         ["--version"],
         ["types"],
+        ["types", "Q4_K"],
         ["quantize", "--help"],
         ["quantize", "--dry-run", str(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf"), "Q4_K_M"],
     ],
@@ -139,6 +140,7 @@ POLICY = {"roles", "model_facts", "mixtures", "policy"}
 PLAN = {"options", "imatrix", "pruning", "outputs", "plan_types", "plan_checks", "plan"}
 COMPILER = {"kernel_cache", "jit", "simd", "simd_memory"}
 CODEC = COMPILER | {"lanes", "formats", "execute", "validation", "byteorder", "codec", "tensor"}
+ANALYSIS = {"anatomy", "slabs", "sums", "inspection", "verification", "comparison", "sweeping"}
 LAYERS = [
     (FOUNDATION, set()),
     ({"gguf"}, FOUNDATION),
@@ -146,6 +148,7 @@ LAYERS = [
     (CODEC, FOUNDATION),
     (PLAN, FOUNDATION | POLICY | {"gguf", "formats"}),  # formats: which types there are codecs for
     ({"requantize", "model"}, FOUNDATION | POLICY | PLAN | CODEC | {"gguf"}),
+    (ANALYSIS, FOUNDATION | POLICY | PLAN | CODEC | {"gguf"}),
     ({"", "__main__", "cli"}, None),
 ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -26,7 +28,25 @@ if TYPE_CHECKING:
     from kquant.plan import Plan, PlanRow
     from kquant.types import TensorType
 
-__all__ = ["Grid", "Progress", "change", "share", "size", "summary", "tensors", "write"]
+__all__ = [
+    "Grid",
+    "Progress",
+    "bar",
+    "change",
+    "json_option",
+    "share",
+    "size",
+    "summary",
+    "tensors",
+    "threads_option",
+    "write",
+    "write_json",
+]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="At most so many threads; default all cores."
+)
 
 # wide enough for any table where the output is not a terminal and nothing needs to be folded
 PLAIN_WIDTH = 240
@@ -54,6 +74,29 @@ def share(part: float, whole: float) -> str:
     '12.5 %'
     """
     return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def bar(part: float, whole: float, width: int = 24) -> str:
+    """A part of the whole as a bar; what is not nothing has at least a sliver.
+
+    >>> bar(3, 8, 8), bar(1, 1000, 8), bar(0, 8, 8)
+    ('███', '▏', '')
+    """
+    eighths = max(round(8 * width * part / whole), part > 0) if whole else 0
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def write_json(value: Any) -> None:
+    """Print JSON for machines; what is no number, as the error of nothing, becomes null."""
+    click.echo(json.dumps(_finite(value), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def write(*things: RenderableType) -> None:

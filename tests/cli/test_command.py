@@ -58,7 +58,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
 def test_types(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["types"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["12", "Q4_K", "256", "144", "4.5"] in lines
+    assert ["12", "Q4_K", "256", "144", "4.5"] in [line[:5] for line in lines]
     assert main(["types", "--files"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["15", "Q4_K_M", "Q4_K", "Q4_K"] in lines
