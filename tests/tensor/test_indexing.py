@@ -151,11 +151,7 @@ def test_an_array_of_another_type(dtype: Any, copy: bool | None) -> None:
 
 def test_arithmetic() -> None:
     assert float(np.mean(TENSOR)) == float(VALUES.mean())  # type: ignore[call-overload]
-    assert (
-        np.allclose(TENSOR @ np.ones(64), VALUES.sum(-1), atol=1e-5)
-        if hasattr(TENSOR, "__matmul__")
-        else True
-    )
+    assert np.array_equal(np.abs(TENSOR), np.abs(VALUES))  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("data", [[0] * 34, b"0" * 34, None, 3, "text"], ids=repr)
