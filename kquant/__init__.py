@@ -8,6 +8,7 @@
     kquant.open("model.gguf")                             metadata and memory-mapped tensors of a file
     kquant.plan("model.gguf", "Q4_K_M")                   what would become of each tensor, and why
     kquant.requantize("in.gguf", "out.gguf", "Q4_K_M")    what llama-quantize does
+    kquant.inspect("model.gguf")                          what a file holds, from its header
 
 Whatever needs NumPy or Numba is loaded when it is first used (PEP 562): importing kquant takes
 milliseconds and compiles nothing.
@@ -43,6 +44,7 @@ from kquant.types import FileType, TensorType
 if TYPE_CHECKING:
     from kquant.codec import dequantize, quantize
     from kquant.imatrix import Imatrix, load_imatrix
+    from kquant.inspection import Inspection, inspect
     from kquant.model import Model, open
     from kquant.plan import Plan, PlanRow, plan
     from kquant.requantize import requantize
@@ -55,6 +57,7 @@ __all__ = [
     "GGUFTruncatedError",
     "Imatrix",
     "ImatrixError",
+    "Inspection",
     "InvalidDataError",
     "KQuantError",
     "Model",
@@ -70,6 +73,7 @@ __all__ = [
     "UnsupportedTypeError",
     "__version__",
     "dequantize",
+    "inspect",
     "load_imatrix",
     "open",
     "plan",
@@ -82,11 +86,13 @@ __version__ = "0.1.0"
 # public name -> the module that is imported when the name is first used
 _LAZY = {
     "Imatrix": "kquant.imatrix",
+    "Inspection": "kquant.inspection",
     "Model": "kquant.model",
     "Plan": "kquant.plan",
     "PlanRow": "kquant.plan",
     "QuantizedTensor": "kquant.tensor",
     "dequantize": "kquant.codec",
+    "inspect": "kquant.inspection",
     "load_imatrix": "kquant.imatrix",
     "open": "kquant.model",
     "plan": "kquant.plan",

@@ -75,6 +75,7 @@ for was, now in zip(before, state()):
         ["--version"],
         ["types"],
         ["types", "Q4_K"],
+        ["inspect", str(ROOT / "tests/golden/gguf/outputs/llama-slim-f16.Q4_K_M.gguf")],
         ["quantize", "--help"],
         ["quantize", "--dry-run", str(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf"), "Q4_K_M"],
     ],

@@ -29,8 +29,9 @@ EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 # every subcommand and what the overview says of it; the module of a subcommand is imported when it is used
 COMMANDS = {
     "quantize": "Turn a GGUF model into another file type, as llama-quantize does.",
+    "inspect": "Show what a file holds: metadata, layers, types, bits per weight.",
     "demo": "Requantize a real 135M-parameter model and compare with llama-quantize.",
-    "types": "List tensor types or file types.",
+    "types": "List tensor types and file types, and draw their blocks.",
 }
 
 
