@@ -29,8 +29,8 @@ bits per weight  5.2984
 LAYERS = """\
 layer    tensors       size   share  bits per element  types
 outside        4  100.6 KiB  34.8 %              5.58  F32 2, Q6_K 1, Q4_K 1
-0              9   24.8 KiB   8.6 %            5.4424  Q4_K 5, F32 2, Q6_K 2
-1              9   22.2 KiB   7.7 %            4.8774  Q4_K 7, F32 2
+0              9   24.8 KiB   8.6 %            5.4418  Q4_K 5, F32 2, Q6_K 2
+1              9   22.2 KiB   7.7 %            4.8767  Q4_K 7, F32 2
 """
 
 
