@@ -40,6 +40,7 @@ __all__ = [
     "load_run",
     "load_run_signed",
     "nearest_int",
+    "nearest_quotient",
     "round_even",
     "run_half",
     "smaller",
@@ -247,6 +248,11 @@ def nearest_int(value: Lanes) -> Lanes:
     are the bytes that ggml writes.
     """
     return as_float((bits_of_float(value + ROUND) & 0x7FFFFF) - 0x400000)
+
+
+def nearest_quotient(a: Lanes, b: Lanes) -> Lanes:
+    """`nearest_int(a / b)`."""
+    return nearest_int(a / b)
 
 
 # ---------------------------------------------------------------- 16 x 16 tiles, turned

@@ -15,6 +15,7 @@ from kquant.lanes import (
     load,
     load_run,
     nearest_int,
+    nearest_quotient,
     smaller,
     store,
     where,
@@ -87,18 +88,21 @@ def requantize(
 ) -> None:
     """The final levels of sub-block j, for its rounded scale and minimum: x = step * level - offset.
 
-    A sub-block whose rounded scale is zero keeps the levels of the search.
+    They go to rows n * j .. of `levels`.  A sub-block whose rounded scale is zero keeps the levels of
+    the search.
     """
+    lowest, highest = zeros(x), zeros(x) + nmax
+    here = levels[n * j : n * j + n]
     dead = step == ZERO
     if np.all(~dead):
         for i in range(n):
-            store(levels, i, clamp(nearest_int((load(x, n * j + i) + offset) / step), ZERO, nmax))
+            store(here, i, clamp(nearest_quotient(load(x, n * j + i) + offset, step), lowest, highest))
     else:
         count = found.shape[0] // 4
-        affine_levels(x, n * j, n, load(found, 2 * count + j), load(found, 3 * count + j), nmax, levels)
+        affine_levels(x, n * j, n, load(found, 2 * count + j), load(found, 3 * count + j), nmax, here)
         for i in range(n):
-            level = clamp(nearest_int((load(x, n * j + i) + offset) / step), ZERO, nmax)
-            store(levels, i, where(dead, load(levels, i), level))
+            level = clamp(nearest_quotient(load(x, n * j + i) + offset, step), lowest, highest)
+            store(here, i, where(dead, load(here, i), level))
 
 
 # ---------------------------------------------------------------- the 6-bit scales of Q4_K and Q5_K

@@ -76,7 +76,7 @@ def dequantize(block: Rows, y: Rows) -> None:
 @kernel
 def quantize(x: Rows, block: Rows) -> None:
     w = np.empty((16, x.shape[1]), np.float32)
-    levels = np.empty((16, x.shape[1]), np.float32)
+    levels = np.empty((256, x.shape[1]), np.float32)
     found = np.empty((64, x.shape[1]), np.float32)
     max_scale = zeros(x)
     max_min = zeros(x)
@@ -100,7 +100,7 @@ def quantize(x: Rows, block: Rows) -> None:
 
 @kernel
 def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
-    levels = np.empty((16, x.shape[1]), np.float32)
+    levels = np.empty((256, x.shape[1]), np.float32)
     found = np.empty((64, x.shape[1]), np.float32)
     sums = np.empty((16, x.shape[1]), np.float32)
     search_weighted(x, weights, 16, NMAX, np.float32(1), levels, found, sums)
@@ -119,8 +119,9 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
     for j in range(16):
         both = load(block, SCALES + j)
         requantize(x, j, 16, NMAX, d * as_float(both & 15), dmin * as_float(both >> 4), found, levels)
-        shift = j % 8 // 2 * 2
-        for i in range(16):
-            at = QS + 32 * (j // 8) + 16 * (j % 2) + i
-            q = as_int(load(levels, i)) << shift
-            store(block, at, q if shift == 0 else load(block, at) | q)
+    for k in range(2):
+        for i in range(32):
+            q = as_int(zeros(x))
+            for part in range(4):
+                q = q | (as_int(load(levels, 128 * k + 32 * part + i)) << (2 * part))
+            store(block, QS + 32 * k + i, q)

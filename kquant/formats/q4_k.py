@@ -84,7 +84,7 @@ def dequantize(block: Rows, y: Rows) -> None:
 
 @kernel
 def quantize(x: Rows, block: Rows) -> None:
-    levels = np.empty((32, x.shape[1]), np.float32)
+    levels = np.empty((256, x.shape[1]), np.float32)
     found = np.empty((32, x.shape[1]), np.float32)
     max_scale, max_min = search_32(x, NMAX, np.float32(-1), 20, levels, found)
     store_half(block, D, max_scale / np.float32(63))
@@ -97,7 +97,7 @@ def quantize(x: Rows, block: Rows) -> None:
 
 @kernel
 def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
-    levels = np.empty((32, x.shape[1]), np.float32)
+    levels = np.empty((256, x.shape[1]), np.float32)
     found = np.empty((32, x.shape[1]), np.float32)
     sums = np.empty((8, x.shape[1]), np.float32)
     search_weighted(x, weights, 32, NMAX, np.float32(2), levels, found, sums)
@@ -116,7 +116,7 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
     for j in range(8):
         sc, m = load_scale_min(block, j)
         requantize(x, j, 32, NMAX, d * as_float(sc), dmin * as_float(m), found, levels)
+    for k in range(4):
         for i in range(32):
-            at = QS + 32 * (j // 2) + i
-            q = as_int(load(levels, i))
-            store(block, at, q if j % 2 == 0 else load(block, at) | (q << 4))
+            low, high = as_int(load(levels, 64 * k + i)), as_int(load(levels, 64 * k + 32 + i))
+            store(block, QS + 32 * k + i, low | (high << 4))

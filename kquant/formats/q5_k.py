@@ -47,6 +47,7 @@ from kquant.lanes import (
     store,
     store_half,
     store_run,
+    zeros,
 )
 from kquant.types import TensorType
 
@@ -91,7 +92,7 @@ def dequantize(block: Rows, y: Rows) -> None:
 
 @kernel
 def quantize(x: Rows, block: Rows) -> None:
-    levels = np.empty((32, x.shape[1]), np.float32)
+    levels = np.empty((256, x.shape[1]), np.float32)
     found = np.empty((32, x.shape[1]), np.float32)
     max_scale, max_min = search_32(x, NMAX, np.float32(-0.5), 15, levels, found)
     store_half(block, D, max_scale / np.float32(63))
@@ -104,7 +105,7 @@ def quantize(x: Rows, block: Rows) -> None:
 
 @kernel
 def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
-    levels = np.empty((32, x.shape[1]), np.float32)
+    levels = np.empty((256, x.shape[1]), np.float32)
     found = np.empty((32, x.shape[1]), np.float32)
     sums = np.empty((8, x.shape[1]), np.float32)
     search_weighted(x, weights, 32, NMAX, np.float32(2), levels, found, sums)
@@ -123,8 +124,10 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
     for j in range(8):
         sc, m = load_scale_min(block, j)
         requantize(x, j, 32, NMAX, d * as_float(sc), dmin * as_float(m), found, levels)
-        for i in range(32):
-            q = as_int(load(levels, i))
-            high, at = (q >> 4) << j, QS + 32 * (j // 2) + i
-            store(block, QH + i, high if j == 0 else load(block, QH + i) | high)
-            store(block, at, q & 15 if j % 2 == 0 else load(block, at) | ((q & 15) << 4))
+    for i in range(32):
+        qh = as_int(zeros(x))
+        for k in range(4):
+            low, high = as_int(load(levels, 64 * k + i)), as_int(load(levels, 64 * k + 32 + i))
+            qh = qh | ((low >> 4) << (2 * k)) | ((high >> 4) << (2 * k + 1))
+            store(block, QS + 32 * k + i, (low & 15) | ((high & 15) << 4))
+        store(block, QH + i, qh)

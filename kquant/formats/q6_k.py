@@ -118,10 +118,13 @@ def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
         sc = where(blank, ZERO, sc)
         store(block, SCALES + j, as_int(sc))
         requantize(x, j, NMAX, d * sc, levels)
-        k, half = j // 8, 16 * (j % 2)
-        for i in range(16):
-            q = as_int(where(blank, ZERO, load(levels, 16 * j + i)))
-            at, high = QL + 64 * k + 32 * (j // 2 % 2) + half + i, QH + 32 * k + half + i
-            store(block, at, q & 15 if j % 8 < 4 else load(block, at) | ((q & 15) << 4))
-            top = (q >> 4) << (j % 8 // 2 * 2)
-            store(block, high, top if j % 8 < 2 else load(block, high) | top)
+    mask = as_int(where(blank, ZERO, np.float32(63)))
+    for k in range(2):
+        for i in range(32):
+            at = 128 * k + i
+            q0, q1 = as_int(load(levels, at)) & mask, as_int(load(levels, at + 32)) & mask
+            q2, q3 = as_int(load(levels, at + 64)) & mask, as_int(load(levels, at + 96)) & mask
+            store(block, QL + 64 * k + i, (q0 & 15) | ((q2 & 15) << 4))
+            store(block, QL + 64 * k + 32 + i, (q1 & 15) | ((q3 & 15) << 4))
+            high = (q0 >> 4) | ((q1 >> 4) << 2) | ((q2 >> 4) << 4) | ((q3 >> 4) << 6)
+            store(block, QH + 32 * k + i, high)

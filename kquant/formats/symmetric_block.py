@@ -6,7 +6,7 @@ import numpy as np
 
 from kquant.formats.scale_search import ONE, ZERO, clamp
 from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, larger, load, nearest_int, store, where, zeros
+from kquant.lanes import Lanes, Rows, larger, load, nearest_quotient, store, where, zeros
 
 __all__ = ["largest_scale", "requantize"]
 
@@ -33,5 +33,5 @@ def requantize(x: Rows, j: int, nmax: np.float32, step: Lanes, levels: Rows) -> 
     dead = step == ZERO
     all_alive = np.all(~dead)
     for i in range(16 * j, 16 * j + 16):
-        level = clamp(nearest_int(load(x, i) / step), lowest, highest) + nmax
+        level = clamp(nearest_quotient(load(x, i), step), lowest, highest) + nmax
         store(levels, i, level if all_alive else where(dead, load(levels, i), level))
