@@ -52,7 +52,7 @@ def test_numpy_reads_it_as_an_array() -> None:
     assert np.asarray(t, dtype=np.float64).dtype == np.float64
     assert float(np.abs(t - t.numpy()).max()) == 0  # type: ignore[operator]
     with pytest.raises(ValueError, match="cannot become an array without being unpacked"):
-        np.asarray(t, copy=False)
+        t.__array__(copy=False)
 
 
 @pytest.mark.parametrize(
