@@ -16,6 +16,7 @@ def run(
     name: str, *arguments: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> str:
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    monkeypatch.syspath_prepend(ROOT / "examples")  # as Python does for a program
     runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     return capsys.readouterr().out
 
@@ -47,6 +48,26 @@ def test_requantize_file_tells_errors(
 ) -> None:
     with pytest.raises(SystemExit, match="Q9_K"):
         run("requantize_file.py", MODEL, tmp_path / "o", "Q9_K", monkeypatch=monkeypatch, capsys=capsys)
+
+
+def test_without_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = run("without_weights.py", monkeypatch=monkeypatch, capsys=capsys)
+    assert "Q4_K_M      226.4 GiB           4.79" in printed
+
+
+def test_verify_claims_prints_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs/claims.md").read_text(encoding="utf-8")
+    assert run("verify_claims.py", monkeypatch=monkeypatch, capsys=capsys) == page
+
+
+def test_a_claim_that_differs_needs_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    claim = runpy.run_path(str(ROOT / "examples/verify_claims.py"))["Claim"]
+    assert claim("size", "1 GiB", "2 GiB", "off").verdict == "off"
+    with pytest.raises(SystemExit, match="size: published 1 GiB, computed 2 GiB"):
+        _ = claim("size", "1 GiB", "2 GiB").verdict
 
 
 def test_every_example_is_tested() -> None:
