@@ -9,6 +9,7 @@
     kquant.plan("model.gguf", "Q4_K_M")                   what would become of each tensor, and why
     kquant.requantize("in.gguf", "out.gguf", "Q4_K_M")    what llama-quantize does
     kquant.inspect("model.gguf")                          what a file holds, from its header
+    kquant.verify("model.gguf")                           whether every block holds numbers; hashes
 
 Whatever needs NumPy or Numba is loaded when it is first used (PEP 562): importing kquant takes
 milliseconds and compiles nothing.
@@ -32,6 +33,7 @@ from kquant.errors import (
     ImatrixError,
     InvalidDataError,
     KQuantError,
+    ManifestError,
     NonFiniteError,
     OptionError,
     OutputError,
@@ -45,10 +47,12 @@ if TYPE_CHECKING:
     from kquant.codec import dequantize, quantize
     from kquant.imatrix import Imatrix, load_imatrix
     from kquant.inspection import Inspection, inspect
+    from kquant.manifest import Manifest
     from kquant.model import Model, open
     from kquant.plan import Plan, PlanRow, plan
     from kquant.requantize import requantize
     from kquant.tensor import QuantizedTensor
+    from kquant.verification import Verification, verify
 
 __all__ = [
     "FileType",
@@ -60,6 +64,8 @@ __all__ = [
     "Inspection",
     "InvalidDataError",
     "KQuantError",
+    "Manifest",
+    "ManifestError",
     "Model",
     "NonFiniteError",
     "OptionError",
@@ -71,6 +77,7 @@ __all__ = [
     "TensorType",
     "UnknownTypeError",
     "UnsupportedTypeError",
+    "Verification",
     "__version__",
     "dequantize",
     "inspect",
@@ -79,6 +86,7 @@ __all__ = [
     "plan",
     "quantize",
     "requantize",
+    "verify",
 ]
 
 __version__ = "0.1.0"
@@ -87,10 +95,12 @@ __version__ = "0.1.0"
 _LAZY = {
     "Imatrix": "kquant.imatrix",
     "Inspection": "kquant.inspection",
+    "Manifest": "kquant.manifest",
     "Model": "kquant.model",
     "Plan": "kquant.plan",
     "PlanRow": "kquant.plan",
     "QuantizedTensor": "kquant.tensor",
+    "Verification": "kquant.verification",
     "dequantize": "kquant.codec",
     "inspect": "kquant.inspection",
     "load_imatrix": "kquant.imatrix",
@@ -98,6 +108,7 @@ _LAZY = {
     "plan": "kquant.plan",
     "quantize": "kquant.codec",
     "requantize": "kquant.requantize",
+    "verify": "kquant.verification",
 }
 
 

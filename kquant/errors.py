@@ -12,6 +12,7 @@
     │   ├── GGUFTruncatedError  it ends before what its header promises
     │   └── GGUFLimitError      a count, length or nesting beyond kquant's limits
     ├── ImatrixError            an importance matrix that cannot be read or does not fit   (also ValueError)
+    ├── ManifestError           a file that is no manifest of hashes                (also ValueError)
     ├── OptionError             options that contradict each other or the model     (also ValueError)
     └── OutputError             the result cannot be written                        (also OSError)
 
@@ -30,6 +31,7 @@ __all__ = [
     "ImatrixError",
     "InvalidDataError",
     "KQuantError",
+    "ManifestError",
     "NonFiniteError",
     "OptionError",
     "OutputError",
@@ -77,6 +79,10 @@ class GGUFLimitError(GGUFError):
 
 class ImatrixError(KQuantError, ValueError):
     """An importance matrix cannot be read, or does not fit the model."""
+
+
+class ManifestError(KQuantError, ValueError):
+    """A file of hashes to verify against is not one that kquant wrote."""
 
 
 class OptionError(KQuantError, ValueError):

@@ -76,6 +76,7 @@ for was, now in zip(before, state()):
         ["types"],
         ["types", "Q4_K"],
         ["inspect", str(ROOT / "tests/golden/gguf/outputs/llama-slim-f16.Q4_K_M.gguf")],
+        ["verify", str(ROOT / "tests/golden/gguf/outputs/llama-slim-f16.Q4_K_M.gguf")],
         ["quantize", "--help"],
         ["quantize", "--dry-run", str(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf"), "Q4_K_M"],
     ],
@@ -139,9 +140,9 @@ def test_modules_are_documented(name: str) -> None:
 FOUNDATION = {"errors", "types"}
 POLICY = {"roles", "model_facts", "mixtures", "policy"}
 PLAN = {"options", "imatrix", "pruning", "outputs", "plan_types", "plan_checks", "plan"}
-COMPILER = {"kernel_cache", "jit", "simd", "simd_memory"}
+COMPILER = {"kernel_cache", "jit", "simd", "simd_half", "simd_memory"}
 CODEC = COMPILER | {"lanes", "formats", "execute", "validation", "byteorder", "codec", "tensor"}
-ANALYSIS = {"anatomy", "slabs", "sums", "inspection", "verification", "comparison", "sweeping"}
+ANALYSIS = {"anatomy", "slabs", "sums", "inspection", "manifest", "verification", "comparison", "sweeping"}
 LAYERS = [
     (FOUNDATION, set()),
     ({"gguf"}, FOUNDATION),

@@ -30,6 +30,7 @@ EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 COMMANDS = {
     "quantize": "Turn a GGUF model into another file type, as llama-quantize does.",
     "inspect": "Show what a file holds: metadata, layers, types, bits per weight.",
+    "verify": "Check structure, every block, and hashes against a manifest.",
     "demo": "Requantize a real 135M-parameter model and compare with llama-quantize.",
     "types": "List tensor types and file types, and draw their blocks.",
 }
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with _ending_on_signals():
-            cli.main(arguments, prog_name="kquant", standalone_mode=False)
+            code = cli.main(arguments, prog_name="kquant", standalone_mode=False)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "kquant"
         return _fail(error.format_message(), f"see `{where} --help`", EXIT_USAGE)
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     except (KQuantError, OSError) as error:
         return _fail(_message(error), getattr(error, "hint", None), EXIT_ERROR)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 @contextmanager

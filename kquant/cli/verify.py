@@ -1,0 +1,86 @@
+"""`kquant verify`: whether a GGUF file is sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.text import Text
+
+import kquant
+from kquant.cli import EXIT_ERROR, printable, show
+from kquant.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+    from kquant.verification import Verification
+
+__all__ = ["verify"]
+
+
+@click.command(options_metavar="[OPTIONS]")
+@click.argument("file", metavar="FILE.gguf", type=click.Path(path_type=Path))
+@click.option(
+    "--manifest",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Compare sizes and SHA-256 of files and tensors with this file.",
+)
+@click.option(
+    "--write-manifest",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write sizes and SHA-256 of a sound model to this file.",
+)
+@show.threads_option
+@show.json_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    file: Path,
+    manifest: Path | None,
+    write_manifest: Path | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Check a GGUF file: its structure, every block for NaN and infinity, hashes against a manifest.
+
+    Of a model in shards, name the first.  All problems are listed; the exit code is 1 if there are any.
+    """
+    with show.Progress(file.name) as progress:
+        found = kquant.verify(
+            file, manifest=manifest, hashes=write_manifest is not None, threads=threads, progress=progress
+        )
+    if write_manifest and found.ok and found.manifest:
+        if any(write_manifest.exists() and write_manifest.samefile(path) for path in found.paths):
+            raise OutputError(f"{write_manifest}: expected another file than the model, got the model itself")
+        found.manifest.write(write_manifest)
+    if as_json:
+        show.write_json(found.to_dict())
+    else:
+        show.write(*report(found, compared=manifest is not None))
+    if not found.ok:
+        ctx.exit(EXIT_ERROR)
+
+
+def report(found: Verification, *, compared: bool) -> Iterator[RenderableType]:
+    """Every problem on a line, and the verdict."""
+    for problem in found.problems:
+        yield Text(f"problem: {printable(problem.message)}", style="red")
+    for note in found.notes:
+        yield Text(f"note: {printable(note)}", style="yellow")
+    if found.manifest:
+        grid = show.Grid("file", ">size", "SHA-256")
+        for record in found.manifest.files:
+            grid.row(record.name, show.size(record.bytes), record.sha256)
+        yield from (grid, "")
+    what = f"{found.tensors} tensors, {found.blocks:,} blocks, {show.size(found.bytes)}"
+    if found.problems:
+        count = len(found.problems)
+        yield Text(f"{what}: {count} problem{'s' if count > 1 else ''}", style="bold red")
+    else:
+        yield Text(f"{what}: sound{', as in the manifest' if compared else ''}", style="bold green")
