@@ -10,6 +10,7 @@
     kquant.requantize("in.gguf", "out.gguf", "Q4_K_M")    what llama-quantize does
     kquant.inspect("model.gguf")                          what a file holds, from its header
     kquant.verify("model.gguf")                           whether every block holds numbers; hashes
+    kquant.compare("a.gguf", "b.gguf")                    how far the tensors of one are from the other's
 
 Whatever needs NumPy or Numba is loaded when it is first used (PEP 562): importing kquant takes
 milliseconds and compiles nothing.
@@ -45,6 +46,7 @@ from kquant.types import FileType, TensorType
 
 if TYPE_CHECKING:
     from kquant.codec import dequantize, quantize
+    from kquant.comparison import Comparison, compare
     from kquant.imatrix import Imatrix, load_imatrix
     from kquant.inspection import Inspection, inspect
     from kquant.manifest import Manifest
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from kquant.verification import Verification, verify
 
 __all__ = [
+    "Comparison",
     "FileType",
     "GGUFError",
     "GGUFLimitError",
@@ -79,6 +82,7 @@ __all__ = [
     "UnsupportedTypeError",
     "Verification",
     "__version__",
+    "compare",
     "dequantize",
     "inspect",
     "load_imatrix",
@@ -93,6 +97,7 @@ __version__ = "0.1.0"
 
 # public name -> the module that is imported when the name is first used
 _LAZY = {
+    "Comparison": "kquant.comparison",
     "Imatrix": "kquant.imatrix",
     "Inspection": "kquant.inspection",
     "Manifest": "kquant.manifest",
@@ -101,6 +106,7 @@ _LAZY = {
     "PlanRow": "kquant.plan",
     "QuantizedTensor": "kquant.tensor",
     "Verification": "kquant.verification",
+    "compare": "kquant.comparison",
     "dequantize": "kquant.codec",
     "inspect": "kquant.inspection",
     "load_imatrix": "kquant.imatrix",

@@ -6,6 +6,7 @@ memory; the results come in the order of the pieces, so that sums do not depend 
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,14 +26,14 @@ from kquant.gguf import GGUFFile, TensorInfo
 from kquant.types import TensorType
 from kquant.validation import check_finite
 
-__all__ = ["PLAIN", "Slab", "in_order", "readable", "slabs"]
+__all__ = ["Slab", "in_order", "matching", "readable", "slabs"]
 
 SLAB_ELEMENTS = 1 << 18
 """Elements of a slab; a multiple of every block size."""
 QUEUED = 4
 """Slabs under way for each thread."""
 
-PLAIN = {
+_PLAIN = {
     TensorType.I8: "i1",
     TensorType.I16: "<i2",
     TensorType.I32: "<i4",
@@ -47,7 +48,22 @@ _R = TypeVar("_R")
 
 def readable(tensor_type: TensorType) -> bool:
     """Whether kquant knows the values that packed rows of this type stand for."""
-    return tensor_type in PLAIN or has_room(tensor_type)
+    return tensor_type in _PLAIN or has_room(tensor_type)
+
+
+def matching(names: Iterable[str], pattern: str | None) -> list[str]:
+    """The names in which a regular expression is found; all of them for None.
+
+    Raises `OptionError` if it is none.
+
+    >>> matching(["blk.0.attn_v.weight", "output.weight"], r"attn_.\\.")
+    ['blk.0.attn_v.weight']
+    """
+    try:
+        found = re.compile(pattern or "")
+    except re.error as error:
+        raise OptionError(f"tensors: expected a regular expression, got {pattern!r}: {error}") from error
+    return [name for name in names if found.search(name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +118,8 @@ class Slab:
         self.check(data, self.where)
         if self.byteorder == "big":
             data = swapped(data, tensor_type)
-        if tensor_type in PLAIN:
-            numbers: npt.NDArray[Any] = data.view(PLAIN[tensor_type])
+        if tensor_type in _PLAIN:
+            numbers: npt.NDArray[Any] = data.view(_PLAIN[tensor_type])
             return numbers
         x = np.empty((1, self.count), np.float32)
         dequantize_rows(room(tensor_type), data.reshape(1, -1), x, execution_of(None))

@@ -31,6 +31,7 @@ COMMANDS = {
     "quantize": "Turn a GGUF model into another file type, as llama-quantize does.",
     "inspect": "Show what a file holds: metadata, layers, types, bits per weight.",
     "verify": "Check structure, every block, and hashes against a manifest.",
+    "compare": "Show the error of each tensor of one file against another.",
     "demo": "Requantize a real 135M-parameter model and compare with llama-quantize.",
     "types": "List tensor types and file types, and draw their blocks.",
 }

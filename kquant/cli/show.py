@@ -34,11 +34,14 @@ __all__ = [
     "bar",
     "change",
     "json_option",
+    "percent",
     "share",
     "size",
     "summary",
     "tensors",
+    "tensors_option",
     "threads_option",
+    "top_option",
     "write",
     "write_json",
 ]
@@ -50,6 +53,14 @@ threads_option = click.option(
 
 # wide enough for any table where the output is not a terminal and nothing needs to be folded
 PLAIN_WIDTH = 240
+tensors_option = click.option("--tensors", metavar="REGEX", help="Only tensors whose name this finds.")
+top_option = click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=20,
+    metavar="N",
+    help="List the N tensors with the largest errors; default 20, 0 for all.",
+)
 
 
 def size(n_bytes: float) -> str:
@@ -74,6 +85,15 @@ def share(part: float, whole: float) -> str:
     '12.5 %'
     """
     return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def percent(fraction: float) -> str:
+    """A relative error, with more places where it is small.
+
+    >>> percent(0.0712345), percent(0.017), percent(0.000123), percent(0)
+    ('7.12 %', '1.70 %', '0.0123 %', '0 %')
+    """
+    return f"{100 * fraction:.2f} %" if fraction >= 0.001 else f"{100 * fraction:.3g} %"
 
 
 def bar(part: float, whole: float, width: int = 24) -> str:

@@ -1,0 +1,91 @@
+"""`kquant compare`: how far the tensors of one file are from those of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.text import Text
+
+import kquant
+from kquant.cli import printable, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import RenderableType
+
+    from kquant.comparison import Comparison, GroupError
+    from kquant.sums import ErrorSums
+
+__all__ = ["compare"]
+
+FIGURES = (">bits per element", ">RMSE", ">relative", ">largest", ">cosine")
+
+
+@click.command(options_metavar="[OPTIONS]")
+@click.argument("a", metavar="A.gguf", type=click.Path(path_type=Path))
+@click.argument("b", metavar="B.gguf", type=click.Path(path_type=Path))
+@show.tensors_option
+@show.top_option
+@show.threads_option
+@show.json_option
+def compare(a: Path, b: Path, tensors: str | None, top: int, threads: int | None, as_json: bool) -> None:
+    """Show the error of each tensor of B against the tensor of the same name in A, the worst first.
+
+    RMSE is the root of the mean squared error, relative is RMSE over the root mean square of A, largest
+    is the largest absolute error, cosine that of the angle between both.
+    """
+    with show.Progress(f"{a.name} | {b.name}") as progress:
+        found = kquant.compare(a, b, tensors=tensors, threads=threads, progress=progress)
+    if as_json:
+        show.write_json(found.to_dict())
+    else:
+        show.write(*report(found, top))
+
+
+def report(found: Comparison, top: int) -> Iterator[RenderableType]:
+    """The worst tensors, and sums by layer, role and type."""
+    rows = found.worst[: top or None]
+    grid = show.Grid("tensor", "type", *FIGURES)
+    for row in rows:
+        change = row.type_b.name if row.type_a is row.type_b else f"{row.type_a.name} → {row.type_b.name}"
+        grid.row(row.name, change, *figures(row.bits_per_element, row.sums))
+    yield grid
+    if len(rows) < len(found.rows):
+        rest = len(found.rows) - len(rows)
+        yield Text(f"and {rest} more with smaller errors; --top 0 shows all", style="dim")
+    layers = {"outside" if layer is None else str(layer): group for layer, group in found.layers.items()}
+    yield from ("", groups("layer", layers))
+    yield from ("", groups("role", {role.value: group for role, group in found.roles.items()}))
+    yield from (
+        "",
+        groups("type", {t.name: group for t, group in found.types.items()} | {"all": found.total}),
+    )
+    if found.uncompared:
+        yield from ("", Text("not compared", style="yellow"))
+        grid = show.Grid("tensor", "why")
+        for one in found.uncompared:
+            grid.row(one.name, one.reason)
+        yield grid
+
+
+def groups(title: str, found: Mapping[str, GroupError]) -> show.Grid:
+    """One line for each group of tensors."""
+    grid = show.Grid(title, ">tensors", ">size in A", ">in B", *FIGURES)
+    for name, group in found.items():
+        sizes = show.size(group.bytes_a), show.size(group.bytes_b)
+        grid.row(printable(name), group.tensors, *sizes, *figures(group.bits_per_element, group.sums))
+    return grid
+
+
+def figures(bits: float, sums: ErrorSums) -> tuple[str, ...]:
+    """The figures of an error, under the headers FIGURES."""
+    return (
+        f"{bits:.5g}",
+        f"{sums.rmse:.3e}",
+        show.percent(sums.relative_rmse),
+        f"{sums.max_error:.3e}",
+        f"{sums.cosine:.6f}",
+    )

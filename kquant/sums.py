@@ -1,0 +1,113 @@
+"""How far values are from others: sums that can be added up, and the figures that follow from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ErrorSums"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorSums:
+    """Sums over values a and their counterparts b, in float64; sums of two sets of values add up.
+
+    >>> import numpy as np
+    >>> from kquant.sums import ErrorSums
+    >>> sums = ErrorSums.of(np.array([3.0, 4.0]), np.array([3.0, 3.0]))
+    >>> sums.rmse, sums.relative_rmse, sums.max_error, round(sums.cosine, 4)
+    (0.7071067811865476, 0.2, 1.0, 0.9899)
+    >>> (sums + sums).elements, (sums + sums).relative_rmse == sums.relative_rmse
+    (4, True)
+    """
+
+    elements: int = 0
+    squared_error: float = 0.0
+    """Sum of (b - a)²."""
+    squared_a: float = 0.0
+    squared_b: float = 0.0
+    product: float = 0.0
+    """Sum of a·b."""
+    max_error: float = 0.0
+    """Largest |b - a|."""
+
+    @classmethod
+    def of(cls, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> ErrorSums:
+        """The sums for two arrays of the same shape, of any numbers."""
+        if not a.size:
+            return cls()
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = b - a
+            return cls(
+                a.size,
+                float((error * error).sum()),
+                float((a * a).sum()),
+                float((b * b).sum()),
+                float((a * b).sum()),
+                float(np.abs(error).max()),
+            )
+
+    def __add__(self, other: ErrorSums) -> ErrorSums:
+        return ErrorSums(
+            self.elements + other.elements,
+            self.squared_error + other.squared_error,
+            self.squared_a + other.squared_a,
+            self.squared_b + other.squared_b,
+            self.product + other.product,
+            max(self.max_error, other.max_error),
+        )
+
+    def scaled(self, elements: int) -> ErrorSums:
+        """What the sums would be for so many elements of the same kind."""
+        if not self.elements:
+            return self
+        k = elements / self.elements
+        return ErrorSums(
+            elements,
+            self.squared_error * k,
+            self.squared_a * k,
+            self.squared_b * k,
+            self.product * k,
+            self.max_error,
+        )
+
+    @property
+    def exact(self) -> ErrorSums:
+        """What the sums would be if every b were its a."""
+        return ErrorSums(self.elements, 0.0, self.squared_a, self.squared_a, self.squared_a)
+
+    @property
+    def rmse(self) -> float:
+        """Root of the mean squared error."""
+        return math.sqrt(self.squared_error / self.elements) if self.elements else 0.0
+
+    @property
+    def relative_rmse(self) -> float:
+        """RMSE relative to the root mean square of a; infinite if only a is all zeros."""
+        if not self.squared_a:
+            return math.inf if self.squared_error else 0.0
+        return math.sqrt(self.squared_error / self.squared_a)
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between a and b; 1 if both are all zeros, 0 if one of them is."""
+        if not self.squared_a or not self.squared_b:
+            return float(self.squared_a == self.squared_b)
+        if not self.squared_error:
+            return 1.0
+        return max(-1.0, min(1.0, self.product / (math.sqrt(self.squared_a) * math.sqrt(self.squared_b))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures in JSON's types."""
+        return {
+            "elements": self.elements,
+            "rmse": self.rmse,
+            "relative_rmse": self.relative_rmse,
+            "max_error": self.max_error,
+            "cosine": self.cosine,
+        }
