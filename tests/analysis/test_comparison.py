@@ -106,12 +106,10 @@ def test_byte_orders(tmp_path: Path) -> None:
 def test_integers_and_double_precision(tmp_path: Path) -> None:
     x = np.arange(-8, 8).reshape(2, 8)
     tensors = {t: x.astype(d) for t, d in (("I8", "i1"), ("I16", "i2"), ("I32", "i4"), ("I64", "i8"))}
-    a = write_model(
-        tmp_path / "a.gguf", {t: raw(v, t) for t, v in tensors.items()} | {"d": raw(x / 3, "F64")}
-    )
+    double = {"d": raw(x / 3, "F64")}
+    a = write_model(tmp_path / "a.gguf", {t: raw(v, t) for t, v in tensors.items()} | double)
     b = write_model(
-        tmp_path / "b.gguf",
-        {t: raw(v + v.dtype.type(1), t) for t, v in tensors.items()} | {"d": raw(x / 3, "F64")},
+        tmp_path / "b.gguf", {t: raw(v + v.dtype.type(1), t) for t, v in tensors.items()} | double
     )
     found = {row.name: row.sums for row in kquant.compare(a, b).rows}
     assert {found[t].rmse for t in tensors} == {1.0}
@@ -139,7 +137,7 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     assert [row.name for row in found.rows] == ["same"]
     assert [(one.name, one.reason) for one in found.uncompared] == [
         ("a", "only in A"),
-        ("turned", "shape (2, 256) in A, (512,) in B"),
+        ("turned", "shape (2, 256) in A, (1, 512) in B"),
         ("iq", "kquant has no codec for IQ2_XXS"),
         ("b", "only in B"),
     ]
@@ -173,9 +171,7 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
     y[1, 3] = np.inf
     a = write_model(tmp_path / "a.gguf", {"w": packed(x, "F16")})
     b = write_model(tmp_path / "b.gguf", {"w": raw(y, "F32")})
-    with pytest.raises(
-        InvalidDataError, match=r"b\.gguf: tensor 'w': F32: expected finite .* row 1, block 3"
-    ):
+    with pytest.raises(InvalidDataError, match=r"b\.gguf: tensor 'w': F32: .* row 1, block 3"):
         kquant.compare(a, b)
 
 
