@@ -15,9 +15,13 @@ from typing import NamedTuple
 import pytest
 
 from kquant.cli import main
+from kquant.formats import has_room
+from kquant.types import TensorType
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", *DOCS.glob("**/*.md")])
+INDEXES = sorted(DOCS.glob("**/index.md"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
@@ -35,7 +39,7 @@ def blocks(page: Path) -> list[Block]:
     return [Block(m[1], m[2], text.count("\n", 0, m.start(2))) for m in FENCE.finditer(text)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_page(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,12 +75,22 @@ def run_commands(block: Block, page: Path, capfd: pytest.CaptureFixture[str]) ->
         assert doctest.OutputChecker().check_output(wanted, got, FLAGS), f"{page.name}: {line}\n{got}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
 
-def test_every_page_is_reachable() -> None:
-    linked = re.findall(r"\((\w+\.md)", (ROOT / "docs/index.md").read_text(encoding="utf-8"))
-    assert {page.name for page in PAGES if page.parent.name == "docs"} <= {"index.md", *linked}
+@pytest.mark.parametrize("index", INDEXES, ids=lambda page: page.parent.name)
+def test_every_page_is_reachable(index: Path) -> None:
+    text = index.read_text(encoding="utf-8")
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#:]+\.md)", text)}
+    inside = {*index.parent.glob("*.md"), *index.parent.glob("*/index.md")} - {index}
+    if index == DOCS / "index.md":
+        inside |= set(DOCS.glob("reference/*.md"))
+    assert inside <= linked
+
+
+def test_every_format_has_a_page() -> None:
+    rooms = {type.name.lower() for type in TensorType if has_room(type)}
+    assert {page.stem for page in DOCS.glob("formats/*.md")} == {"index", *rooms}

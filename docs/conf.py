@@ -1,0 +1,48 @@
+"""The site: `sphinx-build -W -b html docs site` builds it, without network."""
+
+import builtins
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+
+import kquant
+from kquant.anatomy import picture
+
+project = "kquant"
+copyright = "kquant contributors, MIT license"
+release = version = kquant.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = "kquant"
+html_copy_source = False
+
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_type_aliases = {"npt.ArrayLike": "npt.ArrayLike", "npt.DTypeLike": "npt.DTypeLike"}
+
+
+def show_picture(app: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
+    """Formula and bytes of a format as they stand in its docstring, in letters of one width."""
+    package, _, room = name.rpartition(".")
+    if what == "module" and package == "kquant.formats":
+        end = max(i for i, line in enumerate(lines) if line.startswith("====="))
+        drawn = picture(room).splitlines()[2 : end + 1]
+        lines[2 : end + 1] = ["::", "", *(f"    {line}" for line in drawn)]
+
+
+def leave_builtins_alone(app: Sphinx, page: nodes.document) -> None:
+    """`bytes` in a signature is Python's, and not an attribute that has the same name."""
+    for reference in list(page.findall(pending_xref)):
+        if hasattr(builtins, reference["reftarget"]):
+            reference.replace_self(reference.children)
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", show_picture)
+    app.connect("doctree-read", leave_builtins_alone)
