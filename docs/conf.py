@@ -1,6 +1,7 @@
 """The site: `sphinx-build -W -b html docs site` builds it, without network."""
 
 import builtins
+import re
 from typing import Any
 
 from docutils import nodes
@@ -42,7 +43,23 @@ def leave_builtins_alone(app: Sphinx, page: nodes.document) -> None:
             reference.replace_self(reference.children)
 
 
+def keep_colons(app: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
+    """Napoleon takes what an attribute's docstring says before a colon for its type."""
+    for at, line in enumerate(lines):
+        if what in ("attribute", "property") and line.startswith(":type: "):
+            lines[:] = [f"{line.removeprefix(':type: ')}: {lines[0]}", *lines[1:at]]
+
+
+def name_aliases(
+    app: Sphinx, what: str, name: str, thing: object, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Sphinx 9 shows an alias in a union as its wrapper."""
+    return re.sub(r"TypeAliasForwardRef\('([\w.]+)'\)", r"\1", signature or "") or None, returns
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
     app.connect("autodoc-process-docstring", show_picture)
+    app.connect("autodoc-process-docstring", keep_colons, priority=600)
+    app.connect("autodoc-process-signature", name_aliases)
     app.connect("doctree-read", leave_builtins_alone)
