@@ -25,7 +25,9 @@ __all__ = [
     "dequantize",
     "execution_of",
     "has_codec",
+    "packed_rows",
     "quantize",
+    "row_slabs",
     "slab_elements",
     "validate",
 ]
@@ -98,7 +100,7 @@ def quantize(
         if block != WHOLE:
             _refuse(tensor_type, rows[first:last], first, values.shape)
 
-    with _pool(threads, len(rows), n_per_row, slab_elements(how)) as each_slab:
+    with row_slabs(threads, len(rows), n_per_row, slab_elements(how)) as each_slab:
         each_slab(slab)
     return out
 
@@ -134,7 +136,7 @@ def dequantize(
     """
     tensor_type = TensorType.of(type)
     codec, how = room(tensor_type), execution_of(execution)
-    bytes_ = _packed(data, tensor_type)
+    bytes_ = packed_rows(data, tensor_type)
     n_per_row = bytes_.shape[-1] // tensor_type.type_size * tensor_type.block_size
     out = np.empty((*bytes_.shape[:-1], n_per_row), np.float32)
     if not out.size:
@@ -145,7 +147,7 @@ def dequantize(
         aligned = np.require(packed[first:last], requirements=["C", "A"])
         dequantize_rows(codec, aligned, rows[first:last], how)
 
-    with _pool(threads, len(rows), n_per_row, slab_elements(how)) as each_slab:
+    with row_slabs(threads, len(rows), n_per_row, slab_elements(how)) as each_slab:
         each_slab(slab)
     return out
 
@@ -173,7 +175,7 @@ def validate(data: npt.ArrayLike, type: TensorType | str | int) -> None:
     kquant.errors.InvalidDataError: F16: expected finite numbers, got NaN or infinity for x in row 0, block 0
     """
     tensor_type = TensorType.of(type)
-    packed = _packed(data, tensor_type)
+    packed = packed_rows(data, tensor_type)
     if packed.size:
         check_finite(packed.reshape(-1, packed.shape[-1]), tensor_type)
 
@@ -216,7 +218,7 @@ def _importance(imatrix: npt.ArrayLike, n_per_row: int) -> Floats:
     return weights
 
 
-def _packed(data: npt.ArrayLike, tensor_type: TensorType) -> Bytes:
+def packed_rows(data: npt.ArrayLike, tensor_type: TensorType) -> Bytes:
     packed = np.asarray(data)
     if packed.dtype != np.uint8:
         raise ShapeError(f"{tensor_type.name}: expected packed rows of uint8, got dtype {packed.dtype}")
@@ -244,7 +246,7 @@ Slab = Callable[[int, int], None]
 
 
 @contextmanager
-def _pool(
+def row_slabs(
     threads: int | None, n_rows: int, n_per_row: int, slab_elements: int
 ) -> Iterator[Callable[[Slab], None]]:
     """Gives what calls a function for slabs of rows, on several threads where that pays."""

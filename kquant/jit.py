@@ -84,7 +84,7 @@ def _inner(function: Callable[..., Any]) -> Any:
     if function not in _ready:
         import numba
 
-        from kquant import simd_memory  # noqa: F401  teaches Numba the vocabulary
+        from kquant import simd_memory, simd_products  # noqa: F401  teach Numba the vocabulary
 
         _ready[function] = numba.njit(**_OPTIONS, forceinline=True)(_linked(function, {}))
     return _ready[function]

@@ -26,11 +26,18 @@ LANES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32
 """Blocks that a search works on at a time; the results do not depend on it."""
 
 I32 = ir.IntType(32)
-_ELEMENTS = {"float32": ir.FloatType(), "int32": I32, "bool": ir.IntType(1)}
+_ELEMENTS = {
+    "float32": ir.FloatType(),
+    "int32": I32,
+    "int16": ir.IntType(16),
+    "int8": ir.IntType(8),
+    "uint8": ir.IntType(8),
+    "bool": ir.IntType(1),
+}
 
 
 class LanesType(types.Type):
-    """The Numba type of a vector: `element` is float32, int32 or bool."""
+    """The Numba type of a vector: `element` is one of `_ELEMENTS`."""
 
     def __init__(self, element: str, width: int) -> None:
         super().__init__(name=f"{element}x{width}")
@@ -85,8 +92,7 @@ def vector(context: Any, builder: Any, have: Any, want: LanesType, value: Any) -
         return value
     if isinstance(have, LanesType):
         return _splat(builder, builder.extract_element(value, I32(0)), want.width)
-    scalar_type = types.float32 if want.element == "float32" else types.int32
-    return _splat(builder, context.cast(builder, value, have, scalar_type), want.width)
+    return _splat(builder, context.cast(builder, value, have, getattr(types, want.element)), want.width)
 
 
 def _common(args: tuple[Any, ...]) -> LanesType | None:
@@ -98,7 +104,7 @@ def _common(args: tuple[Any, ...]) -> LanesType | None:
     width = max(t.width for t in vectors)
     if len(elements) != 1 or any(t.width not in (1, width) for t in vectors):
         return None
-    if elements == {"int32"} and any(isinstance(t, types.Float) for t in args):
+    if elements != {"float32"} and any(isinstance(t, types.Float) for t in args):
         return None  # NumPy would make floats of them
     return LanesType(elements.pop(), width)
 
@@ -131,14 +137,19 @@ def _compare(function: Any, symbol: str) -> None:
     _binary(function, {"float32": ordered, "int32": lambda b, x, y: b.icmp_signed(symbol, x, y)}, "bool")
 
 
-_binary(operator.add, {"float32": lambda b, x, y: b.fadd(x, y), "int32": lambda b, x, y: b.add(x, y)})
-_binary(operator.sub, {"float32": lambda b, x, y: b.fsub(x, y), "int32": lambda b, x, y: b.sub(x, y)})
+def _integers(emit: Callable[..., Any], *elements: str) -> Mapping[str, Callable[..., Any]]:
+    return dict.fromkeys(elements, emit)
+
+
+_SUMS = ("int32", "int16", "uint8")
+_binary(operator.add, {"float32": lambda b, x, y: b.fadd(x, y), **_integers(lambda b, x, y: b.add(x, y), *_SUMS)})
+_binary(operator.sub, {"float32": lambda b, x, y: b.fsub(x, y), **_integers(lambda b, x, y: b.sub(x, y), *_SUMS)})
 _binary(operator.mul, {"float32": lambda b, x, y: b.fmul(x, y), "int32": lambda b, x, y: b.mul(x, y)})
 _binary(operator.truediv, {"float32": lambda b, x, y: b.fdiv(x, y)})
-_binary(operator.and_, {"int32": lambda b, x, y: b.and_(x, y), "bool": lambda b, x, y: b.and_(x, y)})
-_binary(operator.or_, {"int32": lambda b, x, y: b.or_(x, y), "bool": lambda b, x, y: b.or_(x, y)})
-_binary(operator.lshift, {"int32": lambda b, x, y: b.shl(x, y)})
-_binary(operator.rshift, {"int32": lambda b, x, y: b.ashr(x, y)})
+_binary(operator.and_, _integers(lambda b, x, y: b.and_(x, y), "int32", "uint8", "bool"))
+_binary(operator.or_, _integers(lambda b, x, y: b.or_(x, y), "int32", "uint8", "bool"))
+_binary(operator.lshift, _integers(lambda b, x, y: b.shl(x, y), "int32", "uint8"))
+_binary(operator.rshift, {"int32": lambda b, x, y: b.ashr(x, y), "uint8": lambda b, x, y: b.lshr(x, y)})
 for _function, _symbol in (
     (operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"),
     (operator.ge, ">="), (operator.eq, "=="), (operator.ne, "!="),

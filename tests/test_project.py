@@ -140,8 +140,8 @@ def test_modules_are_documented(name: str) -> None:
 FOUNDATION = {"errors", "types"}
 POLICY = {"roles", "model_facts", "mixtures", "policy"}
 PLAN = {"options", "imatrix", "pruning", "outputs", "plan_types", "plan_checks", "plan"}
-COMPILER = {"kernel_cache", "jit", "simd", "simd_half", "simd_memory"}
-CODEC = COMPILER | {"lanes", "formats", "execute", "validation", "byteorder", "codec", "tensor"}
+COMPILER = {"kernel_cache", "jit", "simd", "simd_half", "simd_memory", "simd_products"}
+CODEC = COMPILER | {"lanes", "formats", "execute", "validation", "byteorder", "codec", "products", "dot", "matmul", "tensor"}
 ANALYSIS = {"anatomy", "slabs", "sums", "inspection", "manifest", "verification", "comparison", "sweeping"}
 LAYERS = [
     (FOUNDATION, set()),

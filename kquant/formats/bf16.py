@@ -21,6 +21,7 @@ from kquant.lanes import Lanes, bits_of_float, float_of_bits, where
 from kquant.types import TensorType
 
 TYPE = TensorType.BF16
+VEC_DOT_TYPE = TYPE
 LAYOUT = np.dtype([("x", "<u2")])
 (X,) = offsets(LAYOUT, TYPE)
 

@@ -21,6 +21,7 @@ from kquant.lanes import Lanes, float_of_half, half_bits
 from kquant.types import TensorType
 
 TYPE = TensorType.F16
+VEC_DOT_TYPE = TYPE
 LAYOUT = np.dtype([("x", "<f2")])
 (X,) = offsets(LAYOUT, TYPE)
 

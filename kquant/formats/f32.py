@@ -18,6 +18,7 @@ from kquant.lanes import Lanes, bits_of_float, float_of_bits
 from kquant.types import TensorType
 
 TYPE = TensorType.F32
+VEC_DOT_TYPE = TYPE
 LAYOUT = np.dtype([("x", "<f4")])
 (X,) = offsets(LAYOUT, TYPE)
 

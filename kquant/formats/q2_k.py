@@ -21,9 +21,11 @@ import numpy as np
 
 from kquant.formats.affine_block import remember, requantize, search_weighted
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
+from kquant.formats.k_dot import add_two_sub_blocks, scaled, times_bsums
 from kquant.formats.scale_search import ZERO, affine_search, positive_search
 from kquant.jit import kernel
 from kquant.lanes import (
+    Lanes,
     Rows,
     as_float,
     as_int,
@@ -39,9 +41,11 @@ from kquant.lanes import (
     where,
     zeros,
 )
+from kquant.products import load_bytes, no_sum, shorts_of
 from kquant.types import TensorType
 
 TYPE = TensorType.Q2_K
+VEC_DOT_TYPE = TensorType.Q8_K
 LAYOUT = np.dtype([("scales", "u1", 16), ("qs", "u1", 64), ("d", "<f2"), ("dmin", "<f2")])
 SCALES, QS, D, DMIN = offsets(LAYOUT, TYPE)
 WHOLE_ROW = False
@@ -125,3 +129,16 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
             for part in range(4):
                 q = q | (as_int(load(levels, 128 * k + 32 * part + i)) << (2 * part))
             store(block, QS + 32 * k + i, q)
+
+
+@kernel
+def dot(block: Rows, a: Rows) -> Lanes:
+    both = load_bytes(block, SCALES, 16)
+    sc, m = shorts_of(both & 15), shorts_of(both >> 4)
+    total = no_sum(8)
+    for k in range(2):
+        qs = load_bytes(block, QS + 32 * k, 32)
+        for part in range(4):
+            q = (qs >> (2 * part)) & 3
+            total = add_two_sub_blocks(total, q, a, 128 * k + 32 * part, sc, 8 * k + 2 * part)
+    return scaled(block, D, a, total) - scaled(block, DMIN, a, times_bsums(m, a))

@@ -21,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
+from kquant.formats.k_dot import add_two_sub_blocks, scaled, times_bsums
 from kquant.formats.scale_search import (
     ONE,
     ZERO,
@@ -47,9 +48,11 @@ from kquant.lanes import (
     where,
     zeros,
 )
+from kquant.products import joined, load_bytes, no_sum, shorts_of
 from kquant.types import TensorType
 
 TYPE = TensorType.Q3_K
+VEC_DOT_TYPE = TensorType.Q8_K
 LAYOUT = np.dtype([("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2")])
 HMASK, QS, SCALES, D = offsets(LAYOUT, TYPE)
 WHOLE_ROW = False
@@ -166,3 +169,25 @@ def finish(x: Rows, levels: Rows, block: Rows) -> None:
                 mask = mask | ((level >> 2) << (4 * k + part))
             store(block, QS + 32 * k + i, q)
         store(block, HMASK + i, mask)
+
+
+@kernel
+def dot(block: Rows, a: Rows) -> Lanes:
+    """Levels as they are stored, less 4 times what their scales make of the activation's sums."""
+    sc = run_scales(block)
+    hmask = load_bytes(block, HMASK, 32)
+    total = no_sum(8)
+    for k in range(2):
+        qs = load_bytes(block, QS + 32 * k, 32)
+        for part in range(4):
+            q = ((qs >> (2 * part)) & 3) | (((hmask >> (4 * k + part)) & 1) << 2)
+            total = add_two_sub_blocks(total, q, a, 128 * k + 32 * part, sc, 8 * k + 2 * part)
+    return scaled(block, D, a, total - (times_bsums(sc, a) << 2))
+
+
+@kernel
+def run_scales(block: Rows) -> Lanes:
+    """The 16 scales as int16."""
+    low, high = load_bytes(block, SCALES, 8), load_bytes(block, SCALES + 8, 4)
+    four = joined(joined(high & 3, (high >> 2) & 3), joined((high >> 4) & 3, high >> 6))
+    return shorts_of(joined(low & 15, low >> 4) | (four << 4)) - 32

@@ -18,13 +18,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from kquant.formats.byte_dot import levels, symmetric_dot
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.legacy_block import run_nibbles, store_nibbles, symmetric_block, symmetric_weighted
 from kquant.jit import kernel
-from kquant.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
+from kquant.products import signed
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_0
+VEC_DOT_TYPE = TensorType.Q8_0
 LAYOUT = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
 D, QS = offsets(LAYOUT, TYPE)
 WHOLE_ROW = True
@@ -64,3 +67,8 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     levels = np.empty((32, x.shape[1]), np.float32)
     store_half(block, D, symmetric_weighted(x, weights, row_mean, NMAX, levels))
     store_nibbles(levels, QS, block)
+
+
+@kernel
+def dot(block: Rows, a: Rows) -> Lanes:
+    return symmetric_dot(signed(levels(block, QS) - 8), run_half(block, D), a)

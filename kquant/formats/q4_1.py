@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from kquant.formats.byte_dot import affine_dot, levels
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.legacy_block import affine_block, affine_weighted, run_nibbles, store_nibbles
 from kquant.jit import kernel
-from kquant.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_1
+VEC_DOT_TYPE = TensorType.Q8_1
 LAYOUT = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)])
 D, M, QS = offsets(LAYOUT, TYPE)
 WHOLE_ROW = True
@@ -69,3 +71,8 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_half(block, D, d)
     store_half(block, M, m)
     store_nibbles(levels, QS, block)
+
+
+@kernel
+def dot(block: Rows, a: Rows) -> Lanes:
+    return affine_dot(levels(block, QS), run_half(block, D), run_half(block, M), a)

@@ -32,9 +32,11 @@ from kquant.formats.affine_block import (
     unpack_scale_min,
 )
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
+from kquant.formats.k_dot import add_sub_block, scale_min_shorts, scaled, times_bsums
 from kquant.formats.scale_search import positive_search
 from kquant.jit import kernel
 from kquant.lanes import (
+    Lanes,
     Rows,
     as_float,
     as_int,
@@ -46,9 +48,11 @@ from kquant.lanes import (
     store_half,
     store_run,
 )
+from kquant.products import load_bytes, no_sum, repeated
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_K
+VEC_DOT_TYPE = TensorType.Q8_K
 LAYOUT = np.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qs", "u1", 128)])
 D, DMIN, SCALES, QS = offsets(LAYOUT, TYPE)
 WHOLE_ROW = False
@@ -120,3 +124,14 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
         for i in range(32):
             low, high = as_int(load(levels, 64 * k + i)), as_int(load(levels, 64 * k + 32 + i))
             store(block, QS + 32 * k + i, low | (high << 4))
+
+
+@kernel
+def dot(block: Rows, a: Rows) -> Lanes:
+    sc, m = scale_min_shorts(block)
+    total = no_sum(8)
+    for k in range(4):
+        qs = load_bytes(block, QS + 32 * k, 32)
+        total = add_sub_block(total, qs & 15, a, 64 * k, sc, 2 * k)
+        total = add_sub_block(total, qs >> 4, a, 64 * k + 32, sc, 2 * k + 1)
+    return scaled(block, D, a, total) - scaled(block, DMIN, a, times_bsums(repeated(m, 0, 8, 2), a))

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kquant.formats.byte_dot import fifth_bits, levels, symmetric_dot
 from kquant.formats.fields import (
     Bytes,
     Fields,
@@ -39,10 +40,12 @@ from kquant.formats.legacy_block import (
     symmetric_weighted,
 )
 from kquant.jit import kernel
-from kquant.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
+from kquant.products import signed
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_0
+VEC_DOT_TYPE = TensorType.Q8_0
 LAYOUT = np.dtype([("d", "<f2"), ("qh", "<u4"), ("qs", "u1", 16)])
 D, QH, QS = offsets(LAYOUT, TYPE)
 WHOLE_ROW = True
@@ -86,3 +89,8 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_half(block, D, symmetric_weighted(x, weights, row_mean, NMAX, levels))
     store_nibbles(levels, QS, block)
     store_fifth_bits(levels, QH, block)
+
+
+@kernel
+def dot(block: Rows, a: Rows) -> Lanes:
+    return symmetric_dot(signed((levels(block, QS) | fifth_bits(block, QH)) - 16), run_half(block, D), a)

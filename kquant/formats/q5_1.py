@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kquant.formats.byte_dot import affine_dot, fifth_bits, levels
 from kquant.formats.fields import (
     Bytes,
     Fields,
@@ -40,10 +41,11 @@ from kquant.formats.legacy_block import (
     store_nibbles,
 )
 from kquant.jit import kernel
-from kquant.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_1
+VEC_DOT_TYPE = TensorType.Q8_1
 LAYOUT = np.dtype([("d", "<f2"), ("m", "<f2"), ("qh", "<u4"), ("qs", "u1", 16)])
 D, M, QH, QS = offsets(LAYOUT, TYPE)
 WHOLE_ROW = True
@@ -95,3 +97,9 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_half(block, M, m)
     store_nibbles(levels, QS, block)
     store_fifth_bits(levels, QH, block)
+
+
+@kernel
+def dot(block: Rows, a: Rows) -> Lanes:
+    q = levels(block, QS) | fifth_bits(block, QH)
+    return affine_dot(q, run_half(block, D), run_half(block, M), a)

@@ -21,10 +21,12 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
+from kquant.formats.k_dot import add_two_sub_blocks, scaled, times_bsums
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, symmetric_levels, symmetric_search
 from kquant.formats.symmetric_block import largest_scale, requantize
 from kquant.jit import kernel
 from kquant.lanes import (
+    Lanes,
     Rows,
     as_float,
     as_int,
@@ -40,9 +42,11 @@ from kquant.lanes import (
     store_run,
     where,
 )
+from kquant.products import load_bytes, load_signed_bytes, no_sum, shorts_of
 from kquant.types import TensorType
 
 TYPE = TensorType.Q6_K
+VEC_DOT_TYPE = TensorType.Q8_K
 LAYOUT = np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), ("d", "<f2")])
 QL, QH, SCALES, D = offsets(LAYOUT, TYPE)
 WHOLE_ROW = False
@@ -128,3 +132,22 @@ def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
             store(block, QL + 64 * k + 32 + i, (q1 & 15) | ((q3 & 15) << 4))
             high = (q0 >> 4) | ((q1 >> 4) << 2) | ((q2 >> 4) << 4) | ((q3 >> 4) << 6)
             store(block, QH + 32 * k + i, high)
+
+
+@kernel
+def dot(block: Rows, a: Rows) -> Lanes:
+    """Levels as they are stored, less 32 times what their scales make of the activation's sums."""
+    sc = shorts_of(load_signed_bytes(block, SCALES, 16))
+    total = no_sum(8)
+    for k in range(2):
+        first, second = load_bytes(block, QL + 64 * k, 32), load_bytes(block, QL + 64 * k + 32, 32)
+        qh = load_bytes(block, QH + 32 * k, 32)
+        total = add_two_sub_blocks(total, (first & 15) | ((qh & 3) << 4), a, 128 * k, sc, 8 * k)
+        total = add_two_sub_blocks(
+            total, (second & 15) | (((qh >> 2) & 3) << 4), a, 128 * k + 32, sc, 8 * k + 2
+        )
+        total = add_two_sub_blocks(
+            total, (first >> 4) | (((qh >> 4) & 3) << 4), a, 128 * k + 64, sc, 8 * k + 4
+        )
+        total = add_two_sub_blocks(total, (second >> 4) | ((qh >> 6) << 4), a, 128 * k + 96, sc, 8 * k + 6)
+    return scaled(block, D, a, total - (times_bsums(sc, a) << 5))

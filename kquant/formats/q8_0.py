@@ -17,12 +17,15 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.byte_block import round_bytes
+from kquant.formats.byte_dot import symmetric_dot
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.jit import kernel
-from kquant.lanes import Rows, as_float, load_run_signed, run_half, store_half, store_run
+from kquant.lanes import Lanes, Rows, as_float, load_run_signed, run_half, store_half, store_run
+from kquant.products import load_signed_bytes
 from kquant.types import TensorType
 
 TYPE = TensorType.Q8_0
+VEC_DOT_TYPE = TensorType.Q8_0
 LAYOUT = np.dtype([("d", "<f2"), ("qs", "i1", 32)])
 D, QS = offsets(LAYOUT, TYPE)
 WHOLE_ROW = False
@@ -53,3 +56,8 @@ def quantize(x: Rows, block: Rows) -> None:
 
 
 quantize_weighted = None
+
+
+@kernel
+def dot(block: Rows, a: Rows) -> Lanes:
+    return symmetric_dot(load_signed_bytes(block, QS, 32), run_half(block, D), a)

@@ -1,0 +1,261 @@
+"""Teaches Numba the vocabulary of `kquant.products`: sums of products in as few instructions as there are.
+
+Imported by `kquant.jit` only, when the first kernel is compiled.  What the CPU has is what LLVM says
+it has.  Without any of it, as on ARM, and with the environment variable `KQUANT_PORTABLE` set, the sums
+are spelled out and LLVM makes of them what it can.  The integers are the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.registry import cpu_target
+
+from kquant import products
+from kquant.simd import I32, LanesType, teach
+from kquant.simd_memory import _pointer
+
+__all__ = ["has", "is_portable"]
+
+I8, I16 = ir.IntType(8), ir.IntType(16)
+_FEATURES = frozenset(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
+
+
+def is_portable() -> bool:
+    """Whether kernels are compiled without instructions that only some CPUs have."""
+    return os.environ.get("KQUANT_PORTABLE", "") not in ("", "0")
+
+
+def has(*features: str) -> bool:
+    """Whether the CPU has all of these, and kernels may use them."""
+    return not is_portable() and all(f"+{name}" in _FEATURES for name in features)
+
+
+def _register_bits() -> int:
+    """The widest register that multiplies bytes and 16-bit integers; 0 if LLVM is left to choose."""
+    return 256 if has("avx2") else 0
+
+
+# ---------------------------------------------------------------- memory
+
+
+def _bytes_type(element: str) -> Callable[..., Any]:
+    def typer(*args: Any) -> Any:
+        if not isinstance(args[2], types.IntegerLiteral):
+            return None
+        return LanesType(element, args[2].literal_value), args[0], types.intp, args[2]
+
+    return typer
+
+
+def _load_as_is(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
+    return builder.load(builder.bitcast(pointer, sig.return_type.llvm.as_pointer()), align=1)
+
+
+_RUN = (types.Array, types.Integer, types.IntegerLiteral)
+teach(products.load_bytes, _bytes_type("uint8"), _RUN)(_load_as_is)
+teach(products.load_signed_bytes, _bytes_type("int8"), _RUN)(_load_as_is)
+teach(products.load_shorts, _bytes_type("int16"), _RUN)(_load_as_is)
+
+
+def _run_float_type(*args: Any) -> Any:
+    return LanesType("float32", 1), args[0], types.intp
+
+
+teach(products.run_float, _run_float_type, (types.Array, types.Integer))(_load_as_is)
+
+
+# ---------------------------------------------------------------- vectors of other vectors
+
+
+def _no_sum_type(*args: Any) -> Any:
+    return LanesType("int32", args[0].literal_value), *args
+
+
+def _no_sum(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return ir.Constant(sig.return_type.llvm, None)
+
+
+teach(products.no_sum, _no_sum_type, (types.IntegerLiteral,))(_no_sum)
+
+
+def _same_lanes(element: str) -> Callable[..., Any]:
+    return lambda *args: (LanesType(element, args[0].width), *args)
+
+
+def _reinterpret(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return args[0]
+
+
+def _widen(builder: Any, value: Any, to: Any, *, is_signed: bool) -> Any:
+    wide = ir.VectorType(to, value.type.count)
+    return builder.sext(value, wide) if is_signed else builder.zext(value, wide)
+
+
+def _shorts_of(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return _widen(builder, args[0], I16, is_signed=sig.args[0].element == "int8")
+
+
+def _bytes_of(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.trunc(args[0], sig.return_type.llvm)
+
+
+teach(products.bytes_of, _same_lanes("uint8"), (LanesType,))(_bytes_of)
+teach(products.signed, _same_lanes("int8"), (LanesType,))(_reinterpret)
+teach(products.shorts_of, _same_lanes("int16"), (LanesType,))(_shorts_of)
+
+
+def _shuffle(builder: Any, a: Any, b: Any, lanes: Sequence[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes)))
+
+
+def _joined_type(*args: Any) -> Any:
+    return LanesType(args[0].element, args[0].width + args[1].width), *args
+
+
+def _joined(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return _shuffle(builder, *args, range(sig.return_type.width))
+
+
+teach(products.joined, _joined_type, (LanesType, LanesType))(_joined)
+
+
+def _repeated_type(*args: Any) -> Any:
+    if any(not isinstance(t, types.IntegerLiteral) for t in args[2:]):
+        return None
+    width = args[2].literal_value * args[3].literal_value
+    return LanesType(args[0].element, width), args[0], types.intp, *args[2:]
+
+
+def _repeated(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    count, each = (t.literal_value for t in sig.args[2:])
+    result = ir.Constant(sig.return_type.llvm, ir.Undefined)
+    for k in range(count):
+        element = builder.extract_element(args[0], builder.add(args[1], ir.Constant(args[1].type, k)))
+        for lane in range(k * each, k * each + each):
+            result = builder.insert_element(result, element, I32(lane))
+    return result
+
+
+teach(
+    products.repeated,
+    _repeated_type,
+    (LanesType, types.Integer, types.IntegerLiteral, types.IntegerLiteral),
+)(_repeated)
+
+
+def _sum_lanes_type(*args: Any) -> Any:
+    return types.float32, *args
+
+
+def _sum_lanes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    (value,) = args
+    while value.type.count > 1:
+        half = value.type.count // 2
+        low = _shuffle(builder, value, value, range(half))
+        value = builder.fadd(low, _shuffle(builder, value, value, range(half, 2 * half)))
+    return builder.extract_element(value, I32(0))
+
+
+teach(products.sum_lanes, _sum_lanes_type, (LanesType,))(_sum_lanes)
+
+
+# ---------------------------------------------------------------- sums of products
+
+
+def _in_registers(
+    builder: Any, out: ir.VectorType, vectors: Sequence[Any], emit: Callable[..., Any]
+) -> Any:
+    """`emit` for each register's share of the vectors, one after the other; None if they do not fit."""
+    pieces = out.count * out.element.width // _register_bits()
+    results = []
+    for k in range(pieces):
+        shares = [
+            _shuffle(builder, v, v, range(k * v.type.count // pieces, (k + 1) * v.type.count // pieces))
+            for v in vectors
+        ]
+        results.append(emit(*shares))
+    while len(results) > 1:
+        width = 2 * results[0].type.count
+        results = [_shuffle(builder, *pair, range(width)) for pair in zip(results[::2], results[1::2], strict=True)]
+    return results[0]
+
+
+def _fits(vector: ir.VectorType) -> bool:
+    bits = _register_bits()
+    return bits > 0 and vector.count * vector.element.width % bits == 0
+
+
+def _intrinsic(builder: Any, name: str, result: Any, *args: Any) -> Any:
+    signature = ir.FunctionType(result, [a.type for a in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), args)
+
+
+def _every(builder: Any, value: Any, step: int) -> list[Any]:
+    """Lanes 0, step, ..; lanes 1, step + 1, ..; and so on."""
+    return [_shuffle(builder, value, value, range(k, value.type.count, step)) for k in range(step)]
+
+
+def _pair_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    out = sig.return_type.llvm
+    if _fits(out):
+        piece = ir.VectorType(I16, _register_bits() // 16)
+        return _in_registers(
+            builder, out, args, lambda u, s: _intrinsic(builder, "llvm.x86.avx2.pmadd.ub.sw", piece, u, s)
+        )
+    u, s = (_widen(builder, v, I16, is_signed=k == 1) for k, v in enumerate(args))
+    even, odd = _every(builder, builder.mul(u, s), 2)
+    return builder.add(even, odd)
+
+
+def _add_products(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    out = sig.return_type.llvm
+    if _fits(out):
+        piece = ir.VectorType(I32, _register_bits() // 32)
+
+        def emit(total: Any, x: Any, y: Any) -> Any:
+            if has("avx512vnni", "avx512vl"):
+                x, y = builder.bitcast(x, piece), builder.bitcast(y, piece)
+                return _intrinsic(builder, "llvm.x86.avx512.vpdpwssd.256", piece, total, x, y)
+            return builder.add(total, _intrinsic(builder, "llvm.x86.avx2.pmadd.wd", piece, x, y))
+
+        return _in_registers(builder, out, args, emit)
+    total, x, y = args
+    wide = (_widen(builder, v, I32, is_signed=True) for v in (x, y))
+    even, odd = _every(builder, builder.mul(*wide), 2)
+    return builder.add(total, builder.add(even, odd))
+
+
+def _add_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    out = sig.return_type.llvm
+    if _fits(out) and has("avx512vnni", "avx512vl"):
+        piece = ir.VectorType(I32, _register_bits() // 32)
+
+        def emit(total: Any, u: Any, s: Any) -> Any:
+            u, s = builder.bitcast(u, piece), builder.bitcast(s, piece)
+            return _intrinsic(builder, "llvm.x86.avx512.vpdpbusd.256", piece, total, u, s)
+
+        return _in_registers(builder, out, args, emit)
+    total, u, s = args
+    product = builder.mul(_widen(builder, u, I32, is_signed=False), _widen(builder, s, I32, is_signed=True))
+    for share in _every(builder, product, 4):
+        total = builder.add(total, share)
+    return total
+
+
+def _pair_sums_type(*args: Any) -> Any:
+    return LanesType("int16", args[0].width // 2), *args
+
+
+def _total_type(*args: Any) -> Any:
+    return args[0], *args
+
+
+teach(products.pair_sums, _pair_sums_type, (LanesType, LanesType))(_pair_sums)
+teach(products.add_products, _total_type, (LanesType, LanesType, LanesType))(_add_products)
+teach(products.add_quads, _total_type, (LanesType, LanesType, LanesType))(_add_quads)
