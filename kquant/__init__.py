@@ -11,6 +11,7 @@
     kquant.inspect("model.gguf")                          what a file holds, from its header
     kquant.verify("model.gguf")                           whether every block holds numbers; hashes
     kquant.compare("a.gguf", "b.gguf")                    how far the tensors of one are from the other's
+    kquant.sweep("model.gguf")                            each tensor in each type: what it costs and loses
 
 Whatever needs NumPy or Numba is loaded when it is first used (PEP 562): importing kquant takes
 milliseconds and compiles nothing.
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from kquant.model import Model, open
     from kquant.plan import Plan, PlanRow, plan
     from kquant.requantize import requantize
+    from kquant.sweeping import Sweep, sweep
     from kquant.tensor import QuantizedTensor
     from kquant.verification import Verification, verify
 
@@ -77,6 +79,7 @@ __all__ = [
     "PlanRow",
     "QuantizedTensor",
     "ShapeError",
+    "Sweep",
     "TensorType",
     "UnknownTypeError",
     "UnsupportedTypeError",
@@ -90,6 +93,7 @@ __all__ = [
     "plan",
     "quantize",
     "requantize",
+    "sweep",
     "verify",
 ]
 
@@ -105,6 +109,7 @@ _LAZY = {
     "Plan": "kquant.plan",
     "PlanRow": "kquant.plan",
     "QuantizedTensor": "kquant.tensor",
+    "Sweep": "kquant.sweeping",
     "Verification": "kquant.verification",
     "compare": "kquant.comparison",
     "dequantize": "kquant.codec",
@@ -114,6 +119,7 @@ _LAZY = {
     "plan": "kquant.plan",
     "quantize": "kquant.codec",
     "requantize": "kquant.requantize",
+    "sweep": "kquant.sweeping",
     "verify": "kquant.verification",
 }
 

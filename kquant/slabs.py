@@ -26,7 +26,7 @@ from kquant.gguf import GGUFFile, TensorInfo
 from kquant.types import TensorType
 from kquant.validation import check_finite
 
-__all__ = ["Slab", "in_order", "matching", "readable", "slabs"]
+__all__ = ["SLAB_ELEMENTS", "Slab", "in_order", "matching", "readable", "slabs"]
 
 SLAB_ELEMENTS = 1 << 18
 """Elements of a slab; a multiple of every block size."""

@@ -142,7 +142,8 @@ POLICY = {"roles", "model_facts", "mixtures", "policy"}
 PLAN = {"options", "imatrix", "pruning", "outputs", "plan_types", "plan_checks", "plan"}
 COMPILER = {"kernel_cache", "jit", "simd", "simd_half", "simd_memory", "simd_products"}
 CODEC = COMPILER | {"lanes", "formats", "execute", "validation", "byteorder", "codec", "products", "dot", "matmul", "tensor"}
-ANALYSIS = {"anatomy", "slabs", "sums", "inspection", "manifest", "verification", "comparison", "sweeping"}
+ANALYSIS = {"anatomy", "slabs", "sums", "inspection", "manifest", "verification", "comparison"}
+ANALYSIS |= {"sweep_types", "sweeping"}
 LAYERS = [
     (FOUNDATION, set()),
     ({"gguf"}, FOUNDATION),

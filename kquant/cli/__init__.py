@@ -32,6 +32,7 @@ COMMANDS = {
     "inspect": "Show what a file holds: metadata, layers, types, bits per weight.",
     "verify": "Check structure, every block, and hashes against a manifest.",
     "compare": "Show the error of each tensor of one file against another.",
+    "sweep": "Try each type on each tensor: error, size, and what mixtures choose.",
     "demo": "Requantize a real 135M-parameter model and compare with llama-quantize.",
     "types": "List tensor types and file types, and draw their blocks.",
 }
