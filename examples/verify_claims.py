@@ -302,7 +302,8 @@ is at hand as a Q4_1 file only, in which the embeddings have 8 bits and the othe
 So the claim needs a condition: of weights in full precision, or nearly so. Where a tensor has been
 quantized to 4 bits, its values lie on a grid of 16 levels; Q4_K almost finds that grid again, Q5_K lays
 another one across it. Such figures say little about the formats, and that is one more reason not to
-quantize twice.
+quantize twice. On what the model has in full precision, its norms, the error falls with every type, too; a
+test holds that where the model is installed.
 """
 
 

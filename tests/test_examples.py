@@ -6,7 +6,11 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import kquant
+from support.files import smollm2
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf"
@@ -50,6 +54,20 @@ def test_requantize_file_tells_errors(
         run("requantize_file.py", MODEL, tmp_path / "o", "Q9_K", monkeypatch=monkeypatch, capsys=capsys)
 
 
+def test_search_embeddings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run("search_embeddings.py", monkeypatch=monkeypatch, capsys=capsys).splitlines()[1:]
+    found = {words[0]: float(words[3]) for words in map(str.split, lines)}
+    assert found["Q8_0"] > 98
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_importance(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run("importance.py", monkeypatch=monkeypatch, capsys=capsys).splitlines()[1:]
+    errors = [(float(words[1]), float(words[3])) for words in map(str.split, lines)]
+    assert len(errors) == 5
+    assert all(weighted < 0.7 * plain for plain, weighted in errors)
+
+
 def test_without_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     printed = run("without_weights.py", monkeypatch=monkeypatch, capsys=capsys)
     assert "Q4_K_M      226.4 GiB           4.79" in printed
@@ -60,6 +78,20 @@ def test_verify_claims_prints_the_page(
 ) -> None:
     page = (ROOT / "docs/claims.md").read_text(encoding="utf-8")
     assert run("verify_claims.py", monkeypatch=monkeypatch, capsys=capsys) == page
+
+
+@pytest.mark.demo
+def test_the_error_falls_with_every_bit_on_weights_in_full_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    error = runpy.run_path(str(ROOT / "examples/verify_claims.py"))["error"]
+    with kquant.open(smollm2()) as model:
+        vectors = [t.numpy().ravel() for t in model.tensors.values() if t.type is kquant.TensorType.F32]
+    weights = np.concatenate(vectors)
+    weights = weights[: weights.size // 256 * 256].reshape(-1, 256)
+    errors = [error(weights, name) for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")]
+    assert all(more > less for more, less in zip(errors, errors[1:], strict=False))
 
 
 def test_a_claim_that_differs_needs_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
