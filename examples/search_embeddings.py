@@ -15,8 +15,9 @@ def make_texts(n_topics: int, n_per_topic: int, width: int) -> NDArray[np.float3
     """Unit vectors that gather around topics, as embeddings of texts do."""
     rng = np.random.default_rng(7)
     topics = np.repeat(rng.standard_normal((n_topics, width)), n_per_topic, axis=0)
-    vectors = topics + rng.standard_normal(topics.shape)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors: NDArray[np.float32] = (topics + rng.standard_normal(topics.shape)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def ten_nearest(queries: NDArray[np.float32], table: NDArray[np.float32]) -> NDArray[np.int64]:

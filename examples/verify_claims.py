@@ -15,16 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import without_weights as models
 from numpy.typing import NDArray
-from without_weights import (
-    LLAMA_2_7B,
-    LLAMA_3_1_8B,
-    LLAMA_3_1_70B,
-    LLAMA_3_1_405B,
-    LLAMA_3_8B,
-    MISTRAL_7B,
-    PHI_3_MINI,
-)
 
 import kquant
 from kquant import TensorType
@@ -81,13 +73,13 @@ def bits_per_element() -> Iterator[Claim]:
 
 
 def llama_2_7b() -> Iterator[Claim]:
-    plan = LLAMA_2_7B.plan("Q4_K_M")
+    plan = models.LLAMA_2_7B.plan("Q4_K_M")
     in_q6_k = Counter(row.name.split(".")[-2] for row in plan.rows if row.new_type is TensorType.Q6_K)
     yield Claim("tensors", "291", str(len(plan.rows)))
     yield Claim("tensors of a Q4_K_M file in Q6_K", "33", str(in_q6_k.total()))
     for role, n in {"attn_v": 16, "ffn_down": 16, "output": 1}.items():
         yield Claim(f"among them {role}", str(n), str(in_q6_k[role]))
-    yield Claim("Q8_0", "6.67 GiB", gib(LLAMA_2_7B.plan("Q8_0").new_bytes))
+    yield Claim("Q8_0", "6.67 GiB", gib(models.LLAMA_2_7B.plan("Q8_0").new_bytes))
     yield Claim("Q4_K_M", "3.80 GiB", gib(plan.new_bytes))
     f32 = 4 * plan.n_elements
     yield Claim("7.0 billion parameters in FP32", "28 GB", gb(4 * 7.0e9, 0))
@@ -101,11 +93,11 @@ def llama_2_7b() -> Iterator[Claim]:
 
 def q2_k_then_and_now() -> Iterator[Claim]:
     def mixture(*tensor_types: tuple[str, str]) -> kquant.Plan:
-        return LLAMA_2_7B.plan("Q2_K", pure=True, output_tensor_type="Q6_K", tensor_types=tensor_types)
+        return models.LLAMA_2_7B.plan("Q2_K", pure=True, output_tensor_type="Q6_K", tensor_types=tensor_types)
 
     june = mixture(("attn_v|attn_output|ffn_down", "Q4_K"))
     august = mixture(("attn_q|attn_k", "Q2_K"), ("blk", "Q3_K"))
-    now = LLAMA_2_7B.plan("Q2_K")
+    now = models.LLAMA_2_7B.plan("Q2_K")
     yield Claim(
         f"June 2023, [#1684]({UPSTREAM}/pull/1684): attn_v, attn_output, ffn_down in Q4_K, the rest Q2_K",
         "2.67 GiB",
@@ -126,7 +118,7 @@ def q2_k_then_and_now() -> Iterator[Claim]:
 
 
 def phi_3() -> Iterator[Claim]:
-    q4, f16 = PHI_3_MINI.plan("Q4_K_M").new_bytes, PHI_3_MINI.plan("F16").new_bytes
+    q4, f16 = models.PHI_3_MINI.plan("Q4_K_M").new_bytes, models.PHI_3_MINI.plan("F16").new_bytes
     yield Claim("Q4_K_M", "2.2 GiB", gib(q4, 1))
     yield Claim("the same in GB", "2.2 GB", gb(q4), "where “2.2 GB” is written, GiB are meant")
     yield Claim("Q4_K_M of F16", "a third", f"{100 * q4 / f16:.0f} %", "holds when rounded")
@@ -138,7 +130,7 @@ def bits_per_weight() -> Iterator[Claim]:
         Q4_K_S 4.6672 4.36, Q4_K_M 4.8944 4.58, Q5_K_S 5.5704 5.21, Q5_K_M 5.7036 5.33, Q6_K 6.5633 6.14,
         Q8_0 8.5008 7.95, F16 16.0005 14.96"""
     for name, bits, size in map(str.split, published.split(",")):
-        plan = LLAMA_3_1_8B.plan(name)
+        plan = models.LLAMA_3_1_8B.plan(name)
         computed = f"{plan.new_bits_per_weight:.4f}, {gib(plan.new_bytes)}"
         yield Claim(name, f"{bits}, {size} GiB", computed)
 
@@ -148,7 +140,7 @@ def sizes_of_the_help_text() -> Iterator[Claim]:
         Q4_0 4.34, Q4_1 4.78, Q5_0 5.21, Q5_1 5.65, Q2_K 2.96, Q2_K_S 2.96, Q3_K_S 3.41, Q3_K_M 3.74,
         Q3_K_L 4.03, Q4_K_S 4.37, Q4_K_M 4.58, Q5_K_S 5.21, Q5_K_M 5.33, Q6_K 6.14, Q8_0 7.96"""
     for name, size in map(str.split, published.split(",")):
-        n_bytes = LLAMA_3_8B.plan(name).new_bytes
+        n_bytes = models.LLAMA_3_8B.plan(name).new_bytes
         above = float(size) - n_bytes / 2**30
         remark = "0.01 more: a file holds the vocabulary, too" if abs(above) < 0.015 else ""
         if name == "Q2_K_S":
@@ -156,8 +148,8 @@ def sizes_of_the_help_text() -> Iterator[Claim]:
         same = f"{size} GiB" == gib(n_bytes)
         yield Claim(f"{name}, Llama-3-8B", f"{size} GiB", gib(n_bytes), "" if same else remark)
     for name, size, model, whose in (
-        ("F16", "14.00", MISTRAL_7B, "Mistral-7B"),
-        ("F32", "26.00", LLAMA_2_7B, "7B"),
+        ("F16", "14.00", models.MISTRAL_7B, "Mistral-7B"),
+        ("F32", "26.00", models.LLAMA_2_7B, "7B"),
     ):
         n_bytes = model.plan(name).new_bytes
         remark = f"**wrong** in either unit: {gb(n_bytes, 2)}"
@@ -166,9 +158,9 @@ def sizes_of_the_help_text() -> Iterator[Claim]:
 
 def disk_requirements() -> Iterator[Claim]:
     published = (
-        ("8B", LLAMA_3_1_8B, "32.1 GB", "4.9 GB"),
-        ("70B", LLAMA_3_1_70B, "280.9 GB", "43.1 GB"),
-        ("405B", LLAMA_3_1_405B, "1,625.1 GB", "249.1 GB"),
+        ("8B", models.LLAMA_3_1_8B, "32.1 GB", "4.9 GB"),
+        ("70B", models.LLAMA_3_1_70B, "280.9 GB", "43.1 GB"),
+        ("405B", models.LLAMA_3_1_405B, "1,625.1 GB", "249.1 GB"),
     )
     for name, model, original, quantized in published:
         for file_type, size in (("F32", original), ("Q4_K_M", quantized)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_the_error_falls_with_every_bit_on_weights_in_full_precision(
     weights = np.concatenate(vectors)
     weights = weights[: weights.size // 256 * 256].reshape(-1, 256)
     errors = [error(weights, name) for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0")]
-    assert all(more > less for more, less in zip(errors, errors[1:], strict=False))
+    assert all(more > less for more, less in pairwise(errors))
 
 
 def test_a_claim_that_differs_needs_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
