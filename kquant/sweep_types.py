@@ -151,6 +151,11 @@ class Sweep:
     """At most so many rows of each tensor were taken; None for all."""
 
     @property
+    def from_quantized(self) -> bool:
+        """Whether tensors of the source are quantized already, so that their own type has no error."""
+        return any(tensor.type.is_quantized for tensor in self.tensors)
+
+    @property
     def points(self) -> tuple[Point, ...]:
         """Rate and distortion of each type that fits any tensor, from the fewest bits to the most."""
         return tuple(self._point(t) for t in self.types if any(t in tensor.errors for tensor in self.tensors))

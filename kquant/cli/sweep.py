@@ -75,6 +75,9 @@ def report(found: Sweep, top: int) -> Iterator[RenderableType]:
     """Tensors by types, the picture of rate and distortion, mixtures."""
     if found.rows:
         yield from (f"From at most {found.rows} rows of each tensor.", "")
+    if found.from_quantized:
+        note = "The source is quantized: errors are against its values, and types like its own look better."
+        yield from (Text(note, style="yellow"), "")
     yield tensors(found, top)
     if 0 < top < len(found.tensors):
         yield Text(f"and {len(found.tensors) - top} more with smaller errors; --top 0 shows all", style="dim")

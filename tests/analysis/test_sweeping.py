@@ -139,6 +139,8 @@ def test_quantized_sources() -> None:
     assert as_it_is.sums.squared_error == 0
     assert smaller.sums
     assert smaller.sums.relative_rmse > 0.05
+    assert found.from_quantized
+    assert not kquant.sweep(SOURCE, types=["Q4_K"], tensors="attn_k", file_types=[]).from_quantized
 
 
 def test_a_mixture_that_cannot_be_made(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kquant.cli import main, printable
+from kquant.cli import COMMANDS, main, printable
 from kquant.cli.show import Grid, write
 
 MODELS = Path(__file__).parents[1] / "golden/gguf/models"
@@ -50,9 +50,18 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("quantize", "demo", "types"):
+    for name in COMMANDS:
         assert main([name, "-h"]) == 0
-        assert f"Usage: kquant {name} " in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert f"Usage: kquant {name} " in text
+        assert ("--json" in text) is (name != "completion")  # whatever prints tables prints JSON, too
+        for line in text.splitlines():
+            assert len(line) <= 100
+
+
+def test_exit_codes_are_in_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "Exit codes: 0 done; 1 an error, or problems that verify found;" in capsys.readouterr().out
 
 
 def test_types(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,6 +132,22 @@ def in_terminal(command: list[str], **environment: str) -> str:
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
     return shown.decode()
+
+
+@posix
+def test_an_interrupted_command_ends_at_once(tmp_path: Path) -> None:
+    source = tmp_path / "in.gguf"
+    write_model(source)
+    command = [*KQUANT, "sweep", str(source), "--types", "Q2_K,Q3_K"]
+    slowly = {**os.environ, "KQUANT_EXECUTION": "numpy"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=slowly) as process:
+        assert process.stderr
+        assert process.stderr.readline() == b"in.gguf\n"
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert error.strip() == b"kquant: error: interrupted; nothing is left behind"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
 
 
 @posix

@@ -57,6 +57,12 @@ def test_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.splitlines()[-1].split("  ")[-2:] == ["–", "Q4_K 49, Q6_K 9"]
 
 
+def test_quantized_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    path = GOLDEN / "outputs/llama-slim-f16.Q8_0.gguf"
+    out = shown(capsys, str(path), "--types", "Q8_0", "--tensors", "attn_k", "--file-types", "Q8_0")
+    assert out.startswith("The source is quantized: errors are against its values, and types like its own")
+
+
 def test_machines(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--types", "Q8_0", "--rows", "1", "--file-types", "Q8_0"]
     report = json.loads(shown(capsys, "--json", SOURCE, *words))
