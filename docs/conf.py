@@ -9,7 +9,6 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 import kquant
-from kquant.anatomy import picture
 
 project = "kquant"
 copyright = "kquant contributors, MIT license"
@@ -25,15 +24,6 @@ html_copy_source = False
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_type_aliases = {"npt.ArrayLike": "npt.ArrayLike", "npt.DTypeLike": "npt.DTypeLike"}
-
-
-def show_picture(app: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
-    """Formula and bytes of a format as they stand in its docstring, in letters of one width."""
-    package, _, room = name.rpartition(".")
-    if what == "module" and package == "kquant.formats":
-        end = max(i for i, line in enumerate(lines) if line.startswith("====="))
-        drawn = picture(room).splitlines()[2 : end + 1]
-        lines[2 : end + 1] = ["::", "", *(f"    {line}" for line in drawn)]
 
 
 def leave_builtins_alone(app: Sphinx, page: nodes.document) -> None:
@@ -59,7 +49,6 @@ def name_aliases(
 
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
-    app.connect("autodoc-process-docstring", show_picture)
     app.connect("autodoc-process-docstring", keep_colons, priority=600)
     app.connect("autodoc-process-signature", name_aliases)
     app.connect("doctree-read", leave_builtins_alone)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from kquant.anatomy import picture
 from kquant.cli import main
 from kquant.formats import has_room
 from kquant.types import TensorType
@@ -91,6 +92,7 @@ def test_every_page_is_reachable(index: Path) -> None:
     assert inside <= linked
 
 
-def test_every_format_has_a_page() -> None:
-    rooms = {type.name.lower() for type in TensorType if has_room(type)}
-    assert {page.stem for page in DOCS.glob("formats/*.md")} == {"index", *rooms}
+@pytest.mark.parametrize("type", list(filter(has_room, TensorType)), ids=lambda type: type.name)
+def test_every_format_has_a_page_with_its_picture(type: TensorType) -> None:
+    page = (DOCS / f"formats/{type.name.lower()}.md").read_text(encoding="utf-8")
+    assert f"$ kquant types {type.name}\n{picture(type)}\n" in page
