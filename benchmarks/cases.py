@@ -23,7 +23,7 @@ TYPES = K_QUANTS + LEGACY + FLOATS
 KQUANT, GGML, GGUF, COPY = "kquant", "ggml", "gguf-py", "copy"
 ONE, TWO = "one thread", "two threads"
 
-SLOWER = 8
+SLOWER = 2
 """kquant under NumPy and gguf-py's k-quants are measured on this fraction of the rows."""
 
 

@@ -62,6 +62,7 @@ def metadata(n_layer: int) -> Metadata:
         "attention.head_count_kv": N_HEAD_KV,
     }.items():
         md.set(f"llama.{key}", value, GGUFValueType.UINT32)
+    md.set("llama.attention.layer_norm_rms_epsilon", 1e-5, GGUFValueType.FLOAT32)  # llama.cpp insists
     return md
 
 

@@ -78,7 +78,7 @@ def quantize(
     >>> packed = kquant.quantize(x, "Q4_K")
     >>> packed.dtype, packed.shape
     (dtype('uint8'), (2, 144))
-    >>> bool(np.abs(kquant.dequantize(packed, "Q4_K") - x).max() < 0.01)
+    >>> bool(np.abs(kquant.dequantize(packed, "Q4_K") - x).max() < 0.04)
     True
     """
     tensor_type = TensorType.of(type)
@@ -197,7 +197,7 @@ def execution_of(asked: Execution | None) -> Execution:
 
 def slab_elements(execution: Execution) -> int:
     """Elements that a thread takes at a time: what fits the cache, or what outweighs NumPy's overhead."""
-    return 1 << 17 if execution == "numba" else CHUNK << 8
+    return 1 << 18 if execution == "numba" else CHUNK << 8
 
 
 def _as_float32(values: npt.NDArray[Any]) -> Floats:

@@ -1,4 +1,4 @@
-"""The one place that imports Numba: marks kernels and compiles them when they are first needed.
+"""Marks kernels, and has Numba compile them when they are first needed: the door to all that imports it.
 
 A kernel stays the plain Python function that it is, and NumPy executes it by calling it.  `compiled`
 gives machine code of the same text, with every kernel that it calls compiled into it.
@@ -9,9 +9,13 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 from threading import RLock
+from time import time
 from typing import Any, TypeVar
 
-__all__ = ["compiled", "kernel", "lane_count"]
+__all__ = ["LOADED", "compiled", "kernel", "lane_count"]
+
+LOADED = time()
+"""When this process began to load kernels: sources that are younger are not those that it runs."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
@@ -84,7 +88,7 @@ def _inner(function: Callable[..., Any]) -> Any:
     if function not in _ready:
         import numba
 
-        from kquant import simd_memory, simd_products  # noqa: F401  teach Numba the vocabulary
+        from kquant import simd_half, simd_memory, simd_products  # noqa: F401  teach Numba the vocabulary
 
         _ready[function] = numba.njit(**_OPTIONS, forceinline=True)(_linked(function, {}))
     return _ready[function]

@@ -1,11 +1,11 @@
 """Compiled kernels on disk.  A kernel that is found there is never stale.
 
 Numba's own cache stamps the file of the outermost function only, and would run old code after a
-change in any other.  Here the folder is named by a digest of all that decides the machine code: the
-sources of kquant, the versions of Python, Numba, llvmlite and NumPy, and the CPU.  An upgrade in place
-so finds another folder.  Files appear under their names when they are whole, and are checked when read:
-processes may share the folder, and one that is missing, read-only or damaged costs a compilation,
-never an error.
+change in any other.  Here the folder is named by a digest of all that decides the machine code:
+kquant's sources, the versions of Python, Numba, llvmlite and NumPy, and the CPU.  An upgrade in place
+so finds another folder, and a process that was running then uses none.  Files appear under their names
+when they are whole, and are checked when read: processes may share the folder, and one that is missing,
+read-only or damaged costs a compilation, never an error.
 
 `KQUANT_CACHE_DIR` moves it; set to the empty string it turns the cache off.
 """
@@ -16,6 +16,7 @@ import hashlib
 import os
 import pickle
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,48 @@ import platformdirs
 from numba.core.caching import CompileResultCacheImpl, _Cache
 from numba.core.registry import cpu_target
 
+from kquant.jit import LOADED
+
 __all__ = ["KernelCache", "cache_folder"]
+
+SOURCES = ("*.py", "formats/*.py")
+"""All that may decide the machine code, and some that does not: a file that is missed here is stale code."""
 
 _DIGEST_BYTES = 32
 
 
 def cache_folder() -> Path | None:
-    """Where the kernels of this kquant on this CPU are kept; None if the cache is turned off."""
-    root = os.environ.get("KQUANT_CACHE_DIR")
-    if root == "":
+    """Where the kernels of this kquant on this CPU are kept.
+
+    None if the cache is turned off, if there is no place for it, and if kquant is not any more what
+    this process has loaded.
+    """
+    root = _root()
+    return None if root is None or _is_upgraded() else root / _digest()
+
+
+def _root() -> Path | None:
+    chosen = os.environ.get("KQUANT_CACHE_DIR")
+    if chosen is not None:
+        return Path(chosen) if chosen else None
+    try:
+        folder = Path(platformdirs.user_cache_dir("kquant", appauthor=False))
+    except RuntimeError:  # a user without a home
         return None
-    return Path(root or platformdirs.user_cache_dir("kquant", appauthor=False)) / _digest()
+    return folder if folder.is_absolute() else None  # older versions then say ~
+
+
+def _sources() -> list[Path]:
+    return sorted(source for pattern in SOURCES for source in Path(__file__).parent.glob(pattern))
+
+
+def _is_upgraded() -> bool:
+    """Whether a source is younger than this process's kquant."""
+    kind = "st_mtime" if os.name == "nt" else "st_ctime"
+    try:
+        return any(getattr(source.stat(), kind) > LOADED for source in _sources())
+    except FileNotFoundError:  # it is being upgraded right now
+        return True
 
 
 @cache
@@ -46,8 +78,7 @@ def _digest() -> str:
     digest = hashlib.sha256()
     versions = (sys.version, numba.__version__, llvmlite.__version__, np.__version__)
     digest.update(repr((versions, cpu_target.target_context.codegen().magic_tuple())).encode())
-    package = Path(__file__).parent
-    for source in sorted(package.glob("*.py")) + sorted(package.glob("formats/*.py")):
+    for source in _sources():
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()[:32]
 
@@ -95,7 +126,8 @@ class KernelCache(_Cache):  # type: ignore[misc]
             part.write_bytes(hashlib.sha256(payload).digest() + payload)
             part.replace(file)
         except OSError:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that is none, or on a read-only disk
+                part.unlink()
 
     def enable(self) -> None:
         """Always enabled."""

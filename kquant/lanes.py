@@ -192,7 +192,8 @@ def update(
 ) -> tuple[Lanes, ...]:
     """`kernel(*state, *given, constant)` in the lanes where the condition holds, `state` in the others.
 
-    For what few lanes need: NumPy computes it for those alone, Numba for all if there is one.
+    For what few lanes need: NumPy computes it for those alone and writes it into the arrays of `state`;
+    Numba computes all.
     """
     return update_rows(condition, kernel, state, (), given, constant)
 
@@ -217,13 +218,12 @@ def update_rows(
     values = kernel(
         *(s.take(lanes) for s in state), *picked, *(g.take(lanes, axis=-1) for g in given), constant
     )
-    result = tuple(lane.copy() for lane in state)
-    for lane, value in zip(result, values, strict=True):
+    for lane, value in zip(state, values, strict=True):
         lane[lanes] = value
     for row, changed in zip(rows, picked, strict=True):
         for lane, value in zip(row, changed, strict=True):
             lane[lanes] = value
-    return result
+    return state
 
 
 def smaller(a: Lanes, b: Lanes) -> Lanes:

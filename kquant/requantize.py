@@ -8,10 +8,12 @@ threads, processes or a cluster can do the work; the coordinator writes.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ import numpy.typing as npt
 from kquant.byteorder import swapped
 from kquant.codec import available_threads, execution_of
 from kquant.codec import slab_elements as default_slab_elements
-from kquant.errors import GGUFTruncatedError, OptionError, OutputError
-from kquant.execute import dequantize_rows, quantize_rows
+from kquant.errors import GGUFTruncatedError, NonFiniteError, OptionError, OutputError
+from kquant.execute import WHOLE, dequantize_rows, quantize_rows
 from kquant.formats import room
 from kquant.gguf import GGUFFile, Writer, read
 from kquant.plan import Plan, plan
@@ -234,29 +236,66 @@ def _bytes(tensor_type: TensorType, n_elements: int) -> int:
     return n_elements // tensor_type.block_size * tensor_type.type_size
 
 
+class _Memory(threading.local):
+    """A worker's room for one slab, kept: fresh memory would cost more than what is done with it."""
+
+    def __init__(self) -> None:
+        self._source = np.empty(0, np.uint8)
+        self._values = np.empty(0, np.float32)
+
+    def source(self, n: int) -> Bytes:
+        if len(self._source) < n:
+            self._source = np.empty(n, np.uint8)
+        return self._source[:n]
+
+    def values(self, n: int) -> npt.NDArray[np.float32]:
+        if len(self._values) < n:
+            self._values = np.empty(n, np.float32)
+        return self._values[:n]
+
+
+_memory = _Memory()
+
+
 def convert(slab: Slab) -> Bytes:
     """What a worker does: read, dequantize, quantize, validate.
 
     Returns uint8 (n,): the bytes of the result, in the byte order of the source.
     """
-    data = np.fromfile(slab.path, np.uint8, slab.nbytes, offset=slab.offset)
-    if len(data) < slab.nbytes:
-        raise GGUFTruncatedError(
-            f"{slab.path}: tensor {slab.tensor!r}: expected {slab.nbytes} bytes from byte {slab.offset}, "
-            f"got {len(data)}: the file has shrunk since its header was read"
-        )
-    how = execution_of(None)
+    copies = slab.type is slab.new_type
+    data = np.empty(slab.nbytes, np.uint8) if copies else _memory.source(slab.nbytes)
+    _read(slab, data)
     where = f"{slab.path}: tensor {slab.tensor!r}: "
-    check_finite(data, slab.type, where, slab.first, slab.n_per_row, slab.byteorder)
-    if slab.type is slab.new_type:
+    check_source = partial(check_finite, data, slab.type, where, slab.first, slab.n_per_row, slab.byteorder)
+    if copies:
+        check_source()
         return data
+    how = execution_of(None)
     native = swapped(data, slab.type) if slab.byteorder == "big" else data
     n = slab.nbytes // slab.type.type_size * slab.type.block_size
     n_per_row = n if slab.importance is None else len(slab.importance)
-    x = np.empty((n // n_per_row, n_per_row), np.float32)
+    x = _memory.values(n).reshape(-1, n_per_row)
     dequantize_rows(room(slab.type), native.reshape(len(x), -1), x, how)
-    packed = np.empty((len(x), slab.new_type.row_bytes(x.shape[1])), np.uint8)
-    quantize_rows(room(slab.new_type), x, slab.importance, packed, how)
+    packed = np.empty((len(x), slab.new_type.row_bytes(n_per_row)), np.uint8)
+    if quantize_rows(room(slab.new_type), x, slab.importance, packed, how) != WHOLE:
+        check_source()
+        raise NonFiniteError(
+            f"{where}expected finite values, got NaN or infinity from element {slab.first} on"
+        )
     result = packed.reshape(-1)
     check_finite(result, slab.new_type, f"{where}as ", slab.first, slab.n_per_row)
     return swapped(result, slab.new_type) if slab.byteorder == "big" else result
+
+
+def _read(slab: Slab, data: Bytes) -> None:
+    with Path(slab.path).open("rb", buffering=0) as file:
+        file.seek(slab.offset)
+        got = 0
+        while got < slab.nbytes:
+            count = file.readinto(data.data[got:])
+            if not count:
+                raise GGUFTruncatedError(
+                    f"{slab.path}: tensor {slab.tensor!r}: expected {slab.nbytes} bytes from byte "
+                    f"{slab.offset}, got {got}: the file has shrunk since its header was read"
+                )
+            got += count

@@ -10,20 +10,23 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import models, overload, register_model
 
 from kquant import lanes
 
-__all__ = ["LANES", "LanesType", "teach", "vector"]
+__all__ = ["HAS_HALF", "LANES", "LanesType", "teach", "vector"]
 
-LANES = 64 if llvm.get_host_cpu_features().get("avx512f") else 32
+_TRIPLE, _, _FEATURES = cpu_target.target_context.codegen().magic_tuple()  # those that Numba compiles for
+LANES = 64 if "+avx512f" in _FEATURES else 32
 """Blocks that a search works on at a time; the results do not depend on it."""
+HAS_HALF = "+f16c" in _FEATURES or _TRIPLE.startswith(("aarch64", "arm64"))
+"""Whether the processor converts fp16 numbers; see `kquant.simd_half` for the others."""
 
 I32 = ir.IntType(32)
 _ELEMENTS = {
@@ -64,13 +67,14 @@ def teach(function: Any, typer: _Typer, *patterns: tuple[Any, ...]) -> Callable[
     """Register `typer` (argument types -> result and argument types, or None) and a lowering."""
 
     class Template(AbstractTemplate):  # type: ignore[misc]
+        key = function
         prefer_literal = True
 
         def generic(self, args: Any, kws: Any) -> Any:
             typed = typer(*args)
             return typed and signature(*typed)
 
-    infer_global(function)(Template)
+    infer_global(function, types.Function(Template))
 
     def register(lowering: Any) -> Any:
         for pattern in patterns:
@@ -142,8 +146,12 @@ def _integers(emit: Callable[..., Any], *elements: str) -> Mapping[str, Callable
 
 
 _SUMS = ("int32", "int16", "uint8")
-_binary(operator.add, {"float32": lambda b, x, y: b.fadd(x, y), **_integers(lambda b, x, y: b.add(x, y), *_SUMS)})
-_binary(operator.sub, {"float32": lambda b, x, y: b.fsub(x, y), **_integers(lambda b, x, y: b.sub(x, y), *_SUMS)})
+_binary(
+    operator.add, {"float32": lambda b, x, y: b.fadd(x, y), **_integers(lambda b, x, y: b.add(x, y), *_SUMS)}
+)
+_binary(
+    operator.sub, {"float32": lambda b, x, y: b.fsub(x, y), **_integers(lambda b, x, y: b.sub(x, y), *_SUMS)}
+)
 _binary(operator.mul, {"float32": lambda b, x, y: b.fmul(x, y), "int32": lambda b, x, y: b.mul(x, y)})
 _binary(operator.truediv, {"float32": lambda b, x, y: b.fdiv(x, y)})
 _binary(operator.and_, _integers(lambda b, x, y: b.and_(x, y), "int32", "uint8", "bool"))
@@ -234,8 +242,9 @@ def _float_of_half(builder: Any, x: Any, out: Any) -> Any:
 
 _unary(lanes.round_even, "float32", "float32", _round_even)
 _unary(lanes.nearest_int, "float32", "float32", _nearest_int)
-_unary(lanes.half_bits, "float32", "int32", _half_bits)
-_unary(lanes.float_of_half, "int32", "float32", _float_of_half)
+if HAS_HALF:
+    _unary(lanes.half_bits, "float32", "int32", _half_bits)
+    _unary(lanes.float_of_half, "int32", "float32", _float_of_half)
 
 
 # ---------------------------------------------------------------- where, np.all

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,7 @@ import pytest
 from numba.core.errors import TypingError
 from numpy.typing import NDArray
 
-from kquant import jit
+from kquant import jit, simd_half
 from kquant.jit import compiled, kernel, lane_count
 from kquant.lanes import (
     CALM,
@@ -31,6 +35,7 @@ from kquant.lanes import (
     load_run,
     load_run_signed,
     nearest_int,
+    nearest_quotient,
     round_even,
     run_half,
     smaller,
@@ -185,6 +190,28 @@ def test_pairs_of_floats() -> None:
 
 
 @kernel
+def quotients(x: Rows, y: Rows, out: Rows) -> None:
+    for i in range(x.shape[0]):
+        store(out, i, nearest_quotient(load(x, i), load(y, i)))
+
+
+def test_nearest_quotients() -> None:
+    """Rows in which every lane is far from a tie, rows in which some are next to one, and anything."""
+    rng = np.random.default_rng(12)
+    shape = (4000, LANES)
+    y = (rng.standard_normal(shape) * np.exp2(rng.integers(-100, 100, shape[:1]))[:, None]).astype(np.float32)
+    whole = rng.integers(-380, 380, shape)
+    far = ((whole + rng.uniform(-0.499, 0.499, shape)) * y).astype(np.float32)
+    near = np.nextafter(((whole + 0.5) * y).astype(np.float32), rng.choice(np.float32([-9e30, 9e30]), shape))
+    bits = rng.integers(0, 1 << 32, (2, *shape), np.uint32).view(np.float32)
+    anything, divisors = pairs_of(FLOATS)
+    x = np.concatenate([far, near, bits[0], anything])
+    y = np.concatenate([y, y, bits[1], divisors])
+    ((numpy, numba),) = both(quotients, FLOATS_2, (x, y), out(1, x))
+    assert_same(("nearest_quotient",), numpy, numba, "floats")
+
+
+@kernel
 def clamps(x: Rows, y: Rows, out: Rows) -> None:
     for i in range(x.shape[0]):
         a, b = load(x, i), load(y, i)
@@ -316,6 +343,44 @@ def test_every_half() -> None:
     assert np.array_equal(numpy, want, equal_nan=True)
     numbers = ~np.isnan(want)
     assert np.array_equal(half_bits(numpy)[numbers], x[numbers])
+
+
+def test_halves_without_a_processor_that_knows_them() -> None:
+    """Every pattern of fp16; of float32, every one that differs where rounding could."""
+    patterns = np.arange(65536, dtype=np.int32)
+    want = float_of_half(patterns)
+    assert np.array_equal(simd_half.float_of_half(patterns).view(np.int32), want.view(np.int32))
+    low = np.array([0, 1, 0xFFF, 0x1000, 0x1001, 0x1FFF], np.uint32)
+    random = np.random.default_rng(13).integers(0, 1 << 32, 1_000_000, np.uint32)
+    for bits in ((np.arange(1 << 19, dtype=np.uint32)[:, None] << 13 | low).reshape(-1), random):
+        x = bits.view(np.float32)
+        with np.errstate(all="ignore"):
+            assert np.array_equal(simd_half.half_bits(x), half_bits(x))
+
+
+def test_a_processor_without_halves_gives_the_same_bytes(tmp_path: Path) -> None:
+    """LLVM has no instruction for it there, and Numba no function."""
+    code = (
+        "import sys, numpy as np; from kquant import codec, simd; assert not simd.HAS_HALF\n"
+        "codec.dequantize(np.arange(65536, dtype='<u2').view(np.uint8), 'F16').tofile(sys.argv[1])\n"
+        "codec.quantize(np.load(sys.argv[2]), 'F16').tofile(sys.argv[1] + '2')"
+    )
+    bits = np.random.default_rng(14).integers(0, 1 << 32, 1 << 16, np.uint32)
+    x = np.concatenate([FLOATS, bits.view(np.float32)])
+    np.save(tmp_path / "x.npy", x[np.isfinite(x)])
+    environment = {
+        **os.environ,
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
+        "KQUANT_CACHE_DIR": "",
+    }
+    command = [sys.executable, "-c", code, str(tmp_path / "y"), str(tmp_path / "x.npy")]
+    subprocess.run(command, check=True, env=environment)
+    patterns = np.arange(65536, dtype=np.int32)
+    assert (tmp_path / "y").read_bytes() == float_of_half(patterns).tobytes()
+    with np.errstate(over="ignore"):
+        want = x[np.isfinite(x)].astype("<f2")
+    assert (tmp_path / "y2").read_bytes() == want.tobytes()
 
 
 # ---------------------------------------------------------------- rows and runs of bytes
@@ -484,11 +549,10 @@ def test_numpy_updates_few_lanes_or_many_alike(n: int, share: float) -> None:
     condition = rng.random(n) < share
     a, b, x = rng.standard_normal((3, n), np.float32)
     new = step(a, b, x, f32(0.3))
-    kept = a.copy(), b.copy()
+    before = a.copy(), b.copy()
     got = update(condition, step, (a, b), (x,), f32(0.3))
-    for value, changed, old in zip(got, new, (a, b), strict=True):
+    for value, changed, old in zip(got, new, before, strict=True):
         assert np.array_equal(value, np.where(condition, changed, old))
-    assert np.array_equal((a, b), kept)
 
 
 @pytest.mark.parametrize("n", [FEW - 1, FEW, FEW + 1, 8 * FEW])
