@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+import kquant
+from kquant import errors
 from kquant.anatomy import picture
 from kquant.cli import main
 from kquant.formats import has_room
@@ -96,3 +98,9 @@ def test_every_page_is_reachable(index: Path) -> None:
 def test_every_format_has_a_page_with_its_picture(type: TensorType) -> None:
     page = (DOCS / f"formats/{type.name.lower()}.md").read_text(encoding="utf-8")
     assert f"$ kquant types {type.name}\n{picture(type)}\n" in page
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = (DOCS / "reference/python.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"^\.\. auto\w+:: kquant\.(\w+)$", text, re.MULTILINE))
+    assert set(kquant.__all__) - {"__version__"} <= shown | set(errors.__all__)
