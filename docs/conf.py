@@ -20,6 +20,8 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "kquant"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 default_role = "code"
 autodoc_member_order = "bysource"
