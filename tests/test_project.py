@@ -150,6 +150,7 @@ LAYERS = [
     (POLICY, FOUNDATION),
     (CODEC, FOUNDATION),
     (PLAN, FOUNDATION | POLICY | {"gguf", "formats"}),  # formats: which types there are codecs for
+    ({"warming"}, FOUNDATION | CODEC),
     ({"requantize", "model"}, FOUNDATION | POLICY | PLAN | CODEC | {"gguf"}),
     (ANALYSIS, FOUNDATION | POLICY | PLAN | CODEC | {"gguf"}),
     ({"", "__main__", "cli"}, None),

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kquant import KQuantError, __version__
+from kquant import (
+    GGUFTruncatedError,
+    InvalidDataError,
+    KQuantError,
+    UnknownTypeError,
+    UnsupportedTypeError,
+    __version__,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +43,17 @@ COMMANDS = {
     "sweep": "Try each type on each tensor: error, size, and what mixtures choose.",
     "demo": "Requantize a real 135M-parameter model and compare with llama-quantize.",
     "types": "List tensor types and file types, and draw their blocks.",
+    "warmup": "Compile the kernels now, so that no later command waits.",
     "completion": "Print what makes bash, zsh or fish complete words.",
+}
+
+
+# what to try after an error that has no hint of its own
+HINTS = {
+    InvalidDataError: "`kquant verify FILE` lists every tensor that holds such numbers",
+    GGUFTruncatedError: "a download may have been cut off",
+    UnsupportedTypeError: "`kquant types` shows which types kquant has a codec for: those with a sum of bits",
+    UnknownTypeError: "`kquant types` lists the tensor types, `kquant types --files` the file types",
 }
 
 
@@ -90,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     except (KQuantError, OSError) as error:
-        return _fail(_message(error), getattr(error, "hint", None), EXIT_ERROR)
+        return _fail(_message(error), getattr(error, "hint", None) or HINTS.get(type(error)), EXIT_ERROR)
     return code if isinstance(code, int) else 0
 
 

@@ -1,0 +1,56 @@
+"""Prepares compiled kernels on purpose, for images and CI, so that no later command waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from kquant.errors import OptionError
+from kquant.execute import prepare
+from kquant.formats import has_room, room
+from kquant.types import TensorType
+
+__all__ = ["jobs", "warm_up"]
+
+
+def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[TensorType, str]]:
+    """The kernels for quantizing to, with and without importance weights, and dequantizing these types.
+
+    None means every type with a codec.  Raises `UnknownTypeError` and `UnsupportedTypeError`.
+    """
+    chosen = [t for t in TensorType if has_room(t)] if types is None else [TensorType.of(t) for t in types]
+    found = []
+    for tensor_type in dict.fromkeys(chosen):
+        found += [(tensor_type, "quantize"), (tensor_type, "dequantize")]
+        if getattr(room(tensor_type), "quantize_weighted", None) is not None:
+            found.append((tensor_type, "quantize_weighted"))
+    return found
+
+
+def warm_up(
+    types: Iterable[TensorType | str | int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Compile what is not in the cache yet; returns the folder that the kernels are in.
+
+    `progress` is called with how many kernels are ready, and how many there are.  Raises `OptionError`
+    if the cache is turned off or cannot be written to, besides the errors of `jobs`.
+    """
+    from kquant.kernel_cache import cache_folder
+
+    todo = jobs(types)
+    folder = cache_folder()
+    if folder is None:
+        raise OptionError("expected a cache to prepare, got none: let KQUANT_CACHE_DIR name a folder")
+    for done, (tensor_type, job) in enumerate(todo):
+        if progress:
+            progress(done, len(todo))
+        prepare(room(tensor_type), job)
+    if progress:
+        progress(len(todo), len(todo))
+    kept = {file.name.rpartition("-")[0] for file in folder.glob("*.kernel")} if folder.is_dir() else set()
+    lacking = [job for t, job in todo if f"{t.name.lower()}-{job}" not in kept]
+    if lacking:
+        kept_count = len(todo) - len(lacking)
+        raise OptionError(f"{folder}: expected {len(todo)} kernels, got {kept_count}: is it writable?")
+    return folder

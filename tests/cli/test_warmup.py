@@ -1,0 +1,71 @@
+"""`kquant warmup`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kquant.cli import main
+from kquant.errors import UnknownTypeError, UnsupportedTypeError
+from kquant.formats import has_room
+from kquant.types import TensorType
+from kquant.warming import jobs
+
+WARM = "import sys; from kquant.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def run(cache: Path | str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: this one has its kernels already."""
+    return subprocess.run(
+        [sys.executable, "-c", WARM, "warmup", *arguments],
+        env={**os.environ, "KQUANT_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_kernels_are_kept(tmp_path: Path) -> None:
+    first = run(tmp_path, "F16", "q8_0")
+    assert (first.returncode, first.stderr) == (0, "kernels\n")
+    folder = Path(first.stdout.strip())
+    assert folder.parent == tmp_path
+    kept = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert sorted(name.rpartition("-")[0] for name in kept) == [
+        "f16-dequantize",
+        "f16-quantize",
+        "q8_0-dequantize",
+        "q8_0-quantize",
+    ]
+    assert run(tmp_path, "F16", "Q8_0").returncode == 0
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == kept
+
+
+def test_all_types_mean_every_kernel() -> None:
+    todo = jobs()
+    assert {t for t, _ in todo} == {t for t in TensorType if has_room(t)}
+    assert (TensorType.Q4_K, "quantize_weighted") in todo
+    assert (TensorType.Q8_0, "quantize_weighted") not in todo
+    assert jobs(["Q8_0", "q8_0"]) == [(TensorType.Q8_0, "quantize"), (TensorType.Q8_0, "dequantize")]
+
+
+def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnknownTypeError):
+        jobs(["Q9"])
+    with pytest.raises(UnsupportedTypeError):
+        jobs(["IQ2_XXS"])
+    assert main(["warmup", "Q9"]) == 1
+    assert "unknown tensor type 'Q9'" in capsys.readouterr().err
+    off = run("", "F16")
+    assert off.returncode == 1
+    assert off.stderr.endswith(
+        "kquant: error: expected a cache to prepare, got none: let KQUANT_CACHE_DIR name a folder\n"
+    )
+    (tmp_path / "file").write_text("")
+    nowhere = run(tmp_path / "file", "F16")
+    assert nowhere.returncode == 1
+    assert "expected 2 kernels, got 0: is it writable?" in nowhere.stderr
