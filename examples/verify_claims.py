@@ -253,8 +253,8 @@ their scales.
 ## Q2_K, then and now
 
 The size of a “Q2_K” Llama-2-7B depends on the year: the name stayed, the recipe changed. At first three
-kinds of matrices had 4 bits; then all but two kinds had 3, which was both smaller and better; today three kinds
-have 3 bits, and the rest really has 2.
+kinds of matrices had 4 bits; then all but two kinds had 3, which was both smaller and better; today three
+kinds have 3 bits, and the rest really has 2.
 
 {table(q2_k_then_and_now())}
 
