@@ -9,15 +9,16 @@ from kquant.errors import UnsupportedTypeError
 from kquant.formats import has_room, room
 from kquant.types import TensorType
 
-__all__ = ["swapped"]
+__all__ = ["PLAIN", "swapped"]
 
-_PLAIN = {
+PLAIN = {
     TensorType.I8: "i1",
     TensorType.I16: "<i2",
     TensorType.I32: "<i4",
     TensorType.I64: "<i8",
     TensorType.F64: "<f8",
 }
+"""The types that are plain numbers, and no codec's."""
 
 
 def swapped(data: npt.NDArray[np.uint8], tensor_type: TensorType) -> npt.NDArray[np.uint8]:
@@ -27,8 +28,8 @@ def swapped(data: npt.NDArray[np.uint8], tensor_type: TensorType) -> npt.NDArray
     """
     if has_room(tensor_type):
         layout = room(tensor_type).LAYOUT
-    elif tensor_type in _PLAIN:
-        layout = np.dtype(_PLAIN[tensor_type])
+    elif tensor_type in PLAIN:
+        layout = np.dtype(PLAIN[tensor_type])
     else:
         raise UnsupportedTypeError(
             f"{tensor_type.name}: cannot change the byte order: kquant does not know the fields of this type"

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from kquant.byteorder import swapped
+from kquant.byteorder import PLAIN, swapped
 from kquant.codec import available_threads, execution_of
 from kquant.errors import GGUFTruncatedError, OptionError
 from kquant.execute import dequantize_rows
@@ -33,22 +33,13 @@ SLAB_ELEMENTS = 1 << 18
 QUEUED = 4
 """Slabs under way for each thread."""
 
-_PLAIN = {
-    TensorType.I8: "i1",
-    TensorType.I16: "<i2",
-    TensorType.I32: "<i4",
-    TensorType.I64: "<i8",
-    TensorType.F64: "<f8",
-}
-"""The types that are plain numbers, and no codec's."""
-
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 def readable(tensor_type: TensorType) -> bool:
     """Whether kquant knows the values that packed rows of this type stand for."""
-    return tensor_type in _PLAIN or has_room(tensor_type)
+    return tensor_type in PLAIN or has_room(tensor_type)
 
 
 def matching(names: Iterable[str], pattern: str | None) -> list[str]:
@@ -118,8 +109,8 @@ class Slab:
         self.check(data, self.where)
         if self.byteorder == "big":
             data = swapped(data, tensor_type)
-        if tensor_type in _PLAIN:
-            numbers: npt.NDArray[Any] = data.view(_PLAIN[tensor_type])
+        if tensor_type in PLAIN:
+            numbers: npt.NDArray[Any] = data.view(PLAIN[tensor_type])
             return numbers
         x = np.empty((1, self.count), np.float32)
         dequantize_rows(room(tensor_type), data.reshape(1, -1), x, execution_of(None))

@@ -49,10 +49,10 @@ COMMANDS = {
 
 
 # what to try after an error that has no hint of its own
-HINTS = {
+HINTS: dict[type[Exception], str] = {
     InvalidDataError: "`kquant verify FILE` lists every tensor that holds such numbers",
     GGUFTruncatedError: "a download may have been cut off",
-    UnsupportedTypeError: "`kquant types` shows which types kquant has a codec for: those with a sum of bits",
+    UnsupportedTypeError: "`kquant types` shows which types kquant has a codec for, by a sum of bits",
     UnknownTypeError: "`kquant types` lists the tensor types, `kquant types --files` the file types",
 }
 

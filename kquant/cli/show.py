@@ -127,7 +127,7 @@ def write(*things: RenderableType) -> None:
         return
     console.width = PLAIN_WIDTH
     with console.capture() as captured:
-        console.print(*things, sep="\n")
+        console.print(*things, sep="\n", soft_wrap=True)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.text import Text
 
 from kquant.cli import COMMANDS, main, printable
 from kquant.cli.show import Grid, write
+from support import small_models
 
 MODELS = Path(__file__).parents[1] / "golden/gguf/models"
 KQUANT = [sys.executable, "-W", "error", "-m", "kquant"]
@@ -54,7 +56,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         assert main([name, "-h"]) == 0
         text = capsys.readouterr().out
         assert f"Usage: kquant {name} " in text
-        assert ("--json" in text) is (name != "completion")  # whatever prints tables prints JSON, too
+        assert ("--json" in text) is (name not in ("completion", "warmup"))  # whatever prints tables
         for line in text.splitlines():
             assert len(line) <= 100
 
@@ -89,6 +91,42 @@ def test_outputs_whose_encoding_has_no_arrow(encoding: str, arrow: bytes) -> Non
     done = kquant(*words, PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
     assert b"F16 " + arrow + b" Q6_K" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["quantize", "nan.gguf", "Q8_0"], "`kquant verify FILE` lists every tensor that holds such numbers"),
+        (["inspect", "short.gguf"], "a download may have been cut off"),
+        (
+            ["sweep", "nan.gguf", "--types", "IQ1_S"],
+            "`kquant types` shows which types kquant has",
+        ),
+        (["types", "Q9"], "see `kquant types --help`"),
+    ],
+)
+def test_hints(
+    arguments: list[str],
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_models.write_model(tmp_path / "nan.gguf", {"w.weight": small_models.raw(NAN, "F16")})
+    Path("short.gguf").write_bytes((tmp_path / "nan.gguf").read_bytes()[:-1000])
+    assert main(arguments) in (1, 2)
+    error, shown = capsys.readouterr().err.splitlines()[-2:]
+    assert error.startswith("kquant: error: ")
+    assert shown.startswith(f"hint: {hint}")
+
+
+NAN = np.full((2, 256), np.nan, np.float16)
+
+
+def test_long_lines_stay_whole_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
+    write(Text("word " * 100), "x" * 500)
+    assert [len(line) for line in capsys.readouterr().out.splitlines()] == [499, 500]
 
 
 def test_names_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
