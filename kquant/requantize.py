@@ -24,7 +24,7 @@ from kquant.byteorder import swapped
 from kquant.codec import available_threads, execution_of
 from kquant.codec import slab_elements as default_slab_elements
 from kquant.errors import GGUFTruncatedError, NonFiniteError, OptionError, OutputError
-from kquant.execute import WHOLE, dequantize_rows, quantize_rows
+from kquant.execute import WHOLE, aligned_empty, dequantize_rows, quantize_rows
 from kquant.formats import room
 from kquant.gguf import GGUFFile, Writer, read
 from kquant.plan import Plan, plan
@@ -245,12 +245,12 @@ class _Memory(threading.local):
 
     def source(self, n: int) -> Bytes:
         if len(self._source) < n:
-            self._source = np.empty(n, np.uint8)
+            self._source = aligned_empty((n,), np.uint8)
         return self._source[:n]
 
     def values(self, n: int) -> npt.NDArray[np.float32]:
         if len(self._values) < n:
-            self._values = np.empty(n, np.float32)
+            self._values = aligned_empty((n,), np.float32)
         return self._values[:n]
 
 
