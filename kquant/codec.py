@@ -15,7 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from kquant.errors import NonFiniteError, OptionError, ShapeError, UnsupportedTypeError
-from kquant.execute import CHUNK, WHOLE, Bytes, Execution, Floats, dequantize_rows, quantize_rows
+from kquant.execute import (
+    CHUNK,
+    WHOLE,
+    Bytes,
+    Execution,
+    Floats,
+    aligned_empty,
+    dequantize_rows,
+    quantize_rows,
+)
 from kquant.formats import has_room, room
 from kquant.types import TensorType
 from kquant.validation import check_finite
@@ -89,7 +98,7 @@ def quantize(
     if values.ndim == 0:
         raise ShapeError(f"{tensor_type.name}: expected rows of floats, got a single number")
     n_per_row = values.shape[-1]
-    out = np.empty((*values.shape[:-1], tensor_type.row_bytes(n_per_row)), np.uint8)
+    out = aligned_empty((*values.shape[:-1], tensor_type.row_bytes(n_per_row)), np.uint8)
     importance = None if imatrix is None else _importance(imatrix, n_per_row)
     if not values.size:
         return out
@@ -138,7 +147,7 @@ def dequantize(
     codec, how = room(tensor_type), execution_of(execution)
     bytes_ = packed_rows(data, tensor_type)
     n_per_row = bytes_.shape[-1] // tensor_type.type_size * tensor_type.block_size
-    out = np.empty((*bytes_.shape[:-1], n_per_row), np.float32)
+    out = aligned_empty((*bytes_.shape[:-1], n_per_row), np.float32)
     if not out.size:
         return out
     packed, rows = bytes_.reshape(-1, bytes_.shape[-1]), out.reshape(-1, n_per_row)
@@ -219,6 +228,7 @@ def _importance(imatrix: npt.ArrayLike, n_per_row: int) -> Floats:
 
 
 def packed_rows(data: npt.ArrayLike, tensor_type: TensorType) -> Bytes:
+    """The data as rows of whole blocks; raises `ShapeError` if it is none."""
     packed = np.asarray(data)
     if packed.dtype != np.uint8:
         raise ShapeError(f"{tensor_type.name}: expected packed rows of uint8, got dtype {packed.dtype}")
