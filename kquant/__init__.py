@@ -5,6 +5,8 @@
     kquant.quantize(x, "Q4_K")                            rows of floats -> packed rows
     kquant.dequantize(data, "Q4_K")                       packed rows -> float32
     kquant.QuantizedTensor                                packed rows that know their type and shape
+    kquant.matmul(tensor, x)                              products on the packed rows; also `x @ tensor.T`
+    kquant.vec_dot(w, "Q4_K", a, "Q8_K")                  dot products of packed rows
     kquant.open("model.gguf")                             metadata and memory-mapped tensors of a file
     kquant.plan("model.gguf", "Q4_K_M")                   what would become of each tensor, and why
     kquant.requantize("in.gguf", "out.gguf", "Q4_K_M")    what llama-quantize does
@@ -48,9 +50,11 @@ from kquant.types import FileType, TensorType
 if TYPE_CHECKING:
     from kquant.codec import dequantize, quantize
     from kquant.comparison import Comparison, compare
+    from kquant.dot import vec_dot
     from kquant.imatrix import Imatrix, load_imatrix
     from kquant.inspection import Inspection, inspect
     from kquant.manifest import Manifest
+    from kquant.matmul import matmul
     from kquant.model import Model, open
     from kquant.plan import Plan, PlanRow, plan
     from kquant.requantize import requantize
@@ -89,11 +93,13 @@ __all__ = [
     "dequantize",
     "inspect",
     "load_imatrix",
+    "matmul",
     "open",
     "plan",
     "quantize",
     "requantize",
     "sweep",
+    "vec_dot",
     "verify",
 ]
 
@@ -115,11 +121,13 @@ _LAZY = {
     "dequantize": "kquant.codec",
     "inspect": "kquant.inspection",
     "load_imatrix": "kquant.imatrix",
+    "matmul": "kquant.matmul",
     "open": "kquant.model",
     "plan": "kquant.plan",
     "quantize": "kquant.codec",
     "requantize": "kquant.requantize",
     "sweep": "kquant.sweeping",
+    "vec_dot": "kquant.dot",
     "verify": "kquant.verification",
 }
 

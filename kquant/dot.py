@@ -17,14 +17,14 @@ from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.execute import Bytes, Execution, Floats
 from kquant.formats import room
 from kquant.jit import compiled, kernel
-from kquant.lanes import Rows
-from kquant.products import sum_lanes
+from kquant.lanes import Rows, as_float
+from kquant.products import no_sum, sum_lanes
 from kquant.types import TensorType
 
-__all__ = ["dot_kernel", "vec_dot", "vec_dot_type"]
+__all__ = ["blocks_of_rows", "dot", "dot_kernel", "dot_numpy", "vec_dot", "vec_dot_type"]
 
 PAIRS = 1 << 12
-"""Blocks that NumPy works on at a time."""
+"""Rows that NumPy works on at a time."""
 
 
 def dot(block: Rows, a: Rows) -> Any:
@@ -36,8 +36,8 @@ def dot_pairs(w: Rows, a: Rows, w_rows: Rows, a_rows: Rows, out: Rows) -> None:
     """out[i] = row w_rows[i] of w times row a_rows[i] of a; rows are (blocks, type_size)."""
     for i in range(out.shape[0]):
         row, partner = w_rows[i], a_rows[i]
-        total = dot(w[row, 0], a[partner, 0])
-        for b in range(1, w.shape[1]):
+        total = as_float(no_sum(8))
+        for b in range(w.shape[1]):
             total = total + dot(w[row, b], a[partner, b])
         out[i] = sum_lanes(total)
 
@@ -96,7 +96,7 @@ def vec_dot(
     >>> import numpy as np, kquant
     >>> w = kquant.quantize(np.ones((3, 256), np.float32), "Q4_K")
     >>> a = kquant.quantize(np.ones(256, np.float32), "Q8_K")
-    >>> kquant.vec_dot(w, "Q4_K", a, "Q8_K").round(2)
+    >>> kquant.vec_dot(w, "Q4_K", a, "Q8_K").round()
     array([256., 256., 256.], dtype=float32)
     """
     weight_type, partner, how = TensorType.of(wtype), TensorType.of(atype), execution_of(execution)
@@ -126,9 +126,12 @@ def vec_dot(
         return _dot_numbers(weights, activations, weight_type, how)
     out = np.empty(shape, np.float32)
     pairs = _rows(weights, shape), _rows(activations, shape)
-    blocks = _blocks(weights, weight_type), _blocks(activations, partner)
+    blocks = blocks_of_rows(weights, weight_type), blocks_of_rows(activations, partner)
     if how == "numpy":
-        _dot_numpy(codec, *blocks, *pairs, out.reshape(-1))
+        flat = out.reshape(-1)
+        for first in range(0, len(flat), PAIRS):
+            some = slice(first, first + PAIRS)
+            dot_numpy(codec, blocks[0][pairs[0][some]], blocks[1][pairs[1][some]], flat[some])
     else:
         dot_kernel(codec)(*blocks, *pairs, out.reshape(-1))
     return out
@@ -141,12 +144,13 @@ def dot_kernel(codec: ModuleType) -> Any:
 
 
 def _length(packed: Bytes, tensor_type: TensorType) -> int:
-    return packed.shape[-1] // tensor_type.type_size * tensor_type.block_size
+    return int(packed.shape[-1] // tensor_type.type_size * tensor_type.block_size)
 
 
-def _blocks(packed: Bytes, tensor_type: TensorType) -> Bytes:
+def blocks_of_rows(packed: Bytes, tensor_type: TensorType) -> Bytes:
     """(..., row_bytes) as C-contiguous (rows, blocks, type_size)."""
-    return np.ascontiguousarray(packed).reshape(-1, packed.shape[-1] // tensor_type.type_size, tensor_type.type_size)
+    n_blocks = packed.shape[-1] // tensor_type.type_size
+    return np.ascontiguousarray(packed).reshape(-1, n_blocks, tensor_type.type_size)
 
 
 def _rows(packed: Bytes, shape: tuple[int, ...]) -> npt.NDArray[np.intp]:
@@ -156,25 +160,18 @@ def _rows(packed: Bytes, shape: tuple[int, ...]) -> npt.NDArray[np.intp]:
     return np.ascontiguousarray(rows, np.intp).reshape(-1)
 
 
-def _dot_numpy(
-    codec: ModuleType,
-    w: Bytes,
-    a: Bytes,
-    w_rows: npt.NDArray[np.intp],
-    a_rows: npt.NDArray[np.intp],
-    out: Floats,
-) -> None:
-    for first in range(0, len(out), PAIRS):
-        here = slice(first, first + PAIRS)
-        with np.errstate(all="ignore"):
-            total = codec.dot(w[w_rows[here], 0], a[a_rows[here], 0])
-            for b in range(1, w.shape[1]):
-                total = total + codec.dot(w[w_rows[here], b], a[a_rows[here], b])
-            out[here] = sum_lanes(total)
+def dot_numpy(codec: ModuleType, w: Bytes, a: Bytes, out: Floats) -> None:
+    """A room's `dot` as it stands: out (...) of blocks (..., blocks, type_size) that broadcast."""
+    total = np.zeros((*out.shape, 8), np.float32)
+    with np.errstate(all="ignore"):
+        for b in range(w.shape[-2]):
+            total = total + codec.dot(w[..., b, :], a[..., b, :])
+        out[...] = sum_lanes(total)
 
 
 def _dot_numbers(w: Bytes, a: Bytes, tensor_type: TensorType, execution: Execution) -> Floats:
     """Sums in double precision, as ggml's."""
     values = (dequantize(rows, tensor_type, execution=execution) for rows in (w, a))
     with np.errstate(all="ignore"):
-        return np.einsum("...i,...i->...", *values, dtype=np.float64).astype(np.float32)[()]
+        sums: Floats = np.einsum("...i,...i->...", *values, dtype=np.float64).astype(np.float32)
+    return sums

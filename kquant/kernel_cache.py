@@ -46,7 +46,7 @@ def cache_folder() -> Path | None:
     this process has loaded.
     """
     root = _root()
-    return None if root is None or _is_upgraded() else root / _digest()
+    return None if root is None or _is_upgraded() else root / _digest(os.environ.get("KQUANT_PORTABLE", ""))
 
 
 def _root() -> Path | None:
@@ -74,9 +74,9 @@ def _is_upgraded() -> bool:
 
 
 @cache
-def _digest() -> str:
+def _digest(portable: str) -> str:
     digest = hashlib.sha256()
-    versions = (sys.version, numba.__version__, llvmlite.__version__, np.__version__)
+    versions = (sys.version, numba.__version__, llvmlite.__version__, np.__version__, portable)
     digest.update(repr((versions, cpu_target.target_context.codegen().magic_tuple())).encode())
     for source in _sources():
         digest.update(source.name.encode() + b"\0" + source.read_bytes())

@@ -1,4 +1,4 @@
-"""The vocabulary of dot products: runs of bytes and 16-bit integers inside a block, and sums of their products.
+"""The vocabulary of dot products: bytes and 16-bit integers inside a block, and sums of their products.
 
 What `kquant.lanes` is to the searches, this is to `dot`.  NumPy executes the functions below; Numba
 compiles them to the CPU's own instructions for such sums (`kquant.simd_products`).  Bytes keep their
@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from kquant.lanes import Lanes, Rows
+from kquant.jit import kernel
+from kquant.lanes import Lanes, Rows, float_of_half
 
 __all__ = [
     "add_products",
     "add_quads",
     "bytes_of",
+    "ints_of",
     "joined",
     "load_bytes",
     "load_shorts",
@@ -25,6 +27,7 @@ __all__ = [
     "pair_sums",
     "repeated",
     "run_float",
+    "run_halves",
     "shorts_of",
     "signed",
     "sum_lanes",
@@ -51,6 +54,12 @@ def run_float(block: Rows, at: int) -> Lanes:
     return np.ascontiguousarray(block[..., at : at + 4]).view("<f4")
 
 
+@kernel
+def run_halves(block: Rows, at: int) -> Lanes:
+    """The two fp16 numbers from byte `at` on, as float32."""
+    return float_of_half(ints_of(load_shorts(block, at, 2)))
+
+
 def no_sum(n: int) -> Lanes:
     """n int32 zeros, to add products to."""
     return np.zeros(n, np.int32)
@@ -59,6 +68,11 @@ def no_sum(n: int) -> Lanes:
 def signed(value: Lanes) -> Lanes:
     """The same bytes, as int8."""
     return value.view(np.int8)
+
+
+def ints_of(value: Lanes) -> Lanes:
+    """int16 as int32."""
+    return value.astype(np.int32)
 
 
 def bytes_of(value: Lanes) -> Lanes:

@@ -8,22 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from kquant import codec
+from kquant.byteorder import PLAIN
 from kquant.errors import ShapeError, UnsupportedTypeError
+from kquant.matmul import matmul
 from kquant.types import TensorType
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["QuantizedTensor"]
-
-_INTEGERS = {
-    TensorType.I8: "i1",
-    TensorType.I16: "<i2",
-    TensorType.I32: "<i4",
-    TensorType.I64: "<i8",
-    TensorType.F64: "<f8",
-}
-"""The types that are plain numbers, and no codec's."""
+__all__ = ["QuantizedTensor", "Transposed"]
 
 
 def _n_axes(item: Any) -> int:
@@ -53,9 +46,12 @@ class QuantizedTensor:
     QuantizedTensor(Q8_0, shape=(4, 512), 2176 bytes)
     >>> t.data.shape, t[1:3].shape, t.numpy().dtype
     ((4, 544), (2, 512), dtype('float32'))
+    >>> (t @ np.ones(512)).round(), (np.ones((3, 512)) @ t[1:3].T).shape
+    (array([512., 512., 512., 512.], dtype=float32), (3, 2))
     """
 
     __slots__ = ("data", "name", "shape", "type")
+    __array_priority__ = 1000  # `array @ tensor` is this class's, not NumPy's
 
     data: npt.NDArray[np.uint8]
     """uint8 (..., row_bytes)."""
@@ -97,16 +93,39 @@ class QuantizedTensor:
 
         Raises `UnsupportedTypeError` for types that kquant has no codec for.
         """
-        if self.type in _INTEGERS:
-            return np.ascontiguousarray(self.data).view(_INTEGERS[self.type])
+        if self.type in PLAIN:
+            return np.ascontiguousarray(self.data).view(PLAIN[self.type])
         return codec.dequantize(self.data, self.type, threads)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        is_view = self.type in _INTEGERS
-        if copy is False and not (is_view and dtype in (None, np.dtype(_INTEGERS[self.type]))):
+        is_view = self.type in PLAIN
+        if copy is False and not (is_view and dtype in (None, np.dtype(PLAIN[self.type]))):
             raise ValueError(f"{self!r} cannot become an array without being unpacked into a new one")
         values = self.numpy()
         return values.astype(values.dtype if dtype is None else dtype, copy=is_view and bool(copy))
+
+    def __matmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """`kquant.matmul(self, x)`: the weights stay packed."""
+        return matmul(self, x)
+
+    def __rmatmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """`x @ w` sums over the rows, which are packed each for itself: unpacks them first."""
+        product: npt.NDArray[np.float32] = np.matmul(x, self.numpy())
+        return product
+
+    @property
+    def T(self) -> Transposed:
+        """The transpose of a matrix, for `x @ w.T`."""
+        if self.ndim != 2:
+            raise ShapeError(f"{self!r}: expected a matrix; `mT` transposes every matrix of a stack")
+        return Transposed(self)
+
+    @property
+    def mT(self) -> Transposed:
+        """The transpose of every matrix of a stack."""
+        if self.ndim < 2:
+            raise ShapeError(f"{self!r}: expected at least two axes to transpose")
+        return Transposed(self)
 
     def __getitem__(self, index: Any) -> Self:
         """Rows; the last axis is taken whole, because its elements share their blocks."""
@@ -137,3 +156,50 @@ class QuantizedTensor:
     def __repr__(self) -> str:
         name = f"{self.name!r}, " if self.name else ""
         return f"QuantizedTensor({name}{self.type.name}, shape={self.shape}, {self.nbytes} bytes)"
+
+
+class Transposed:
+    """Packed rows taken for columns: what stands on the right of `x @ w.T`, as in a linear layer.
+
+    >>> import numpy as np, kquant
+    >>> w = kquant.QuantizedTensor.from_numpy(np.ones((4, 512), np.float32), "Q8_0")
+    >>> w.T.shape, (np.ones((2, 512), np.float32) @ w.T).shape
+    ((512, 4), (2, 4))
+    """
+
+    __slots__ = ("_rows",)
+    __array_priority__ = 1000
+
+    def __init__(self, rows: QuantizedTensor) -> None:
+        self._rows = rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(..., n_per_row, n_rows)."""
+        *stack, n_rows, n_per_row = self._rows.shape
+        return (*stack, n_per_row, n_rows)
+
+    @property
+    def mT(self) -> QuantizedTensor:
+        """The tensor that this is the transpose of."""
+        return self._rows
+
+    T = mT
+
+    def __rmatmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """`x @ w.T`: the weights stay packed; `kquant.matmul` tells the shapes and errors."""
+        activations = np.asarray(x)
+        if activations.ndim < 2:
+            return matmul(self._rows, activations)
+        return matmul(self._rows, activations.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+    def __matmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """`w.T @ x` sums over the rows, which are packed each for itself: unpacks them first."""
+        product: npt.NDArray[np.float32] = np.matmul(np.asarray(self), x)
+        return product
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.array(self._rows, dtype, copy=copy).swapaxes(-1, -2)
+
+    def __repr__(self) -> str:
+        return f"{self._rows!r}.{'T' if self._rows.ndim == 2 else 'mT'}"

@@ -20,8 +20,8 @@ from kquant.products import (
 Q8_0_D, Q8_0_QS = 0, 2
 Q8_1_D, Q8_1_S, Q8_1_QS = 0, 2, 4
 """Where the partners keep their fields: the room of Q8_0 itself needs them."""
-SHARE = np.float32(1 / 16)
-"""Of a float that is added once, in each of 16 lanes."""
+SHARE = np.float32(1 / 8)
+"""Of a float that is added once, in each of 8 lanes."""
 
 
 @kernel
@@ -29,6 +29,13 @@ def levels(block: Rows, at: int) -> Lanes:
     """Bits 0-3 of the 32 levels."""
     qs = load_bytes(block, at, 16)
     return joined(qs & 15, qs >> 4)
+
+
+@kernel
+def sum_32(q: Lanes, a: Rows, at: int) -> Lanes:
+    """The sum of q * activation for 32 int16 q and the bytes from `at` on."""
+    total = add_products(no_sum(8), repeated(q, 0, 16, 1), shorts_of(load_signed_bytes(a, at, 16)))
+    return as_float(add_products(total, repeated(q, 16, 16, 1), shorts_of(load_signed_bytes(a, at + 16, 16))))
 
 
 @kernel
@@ -41,12 +48,11 @@ def fifth_bits(block: Rows, at: int) -> Lanes:
 @kernel
 def symmetric_dot(q: Lanes, d: Lanes, a: Rows) -> Lanes:
     """Of int8 with a block of Q8_0."""
-    total = add_products(no_sum(16), shorts_of(q), shorts_of(load_signed_bytes(a, Q8_0_QS, 32)))
-    return as_float(total) * (d * run_half(a, Q8_0_D))
+    return sum_32(shorts_of(q), a, Q8_0_QS) * (d * run_half(a, Q8_0_D))
 
 
 @kernel
 def affine_dot(q: Lanes, d: Lanes, m: Lanes, a: Rows) -> Lanes:
     """Of uint8 with a block of Q8_1, whose sum the minimum multiplies."""
-    total = add_products(no_sum(16), shorts_of(q), shorts_of(load_signed_bytes(a, Q8_1_QS, 32)))
-    return d * run_half(a, Q8_1_D) * as_float(total) + m * run_half(a, Q8_1_S) * SHARE
+    total = sum_32(shorts_of(q), a, Q8_1_QS)
+    return d * run_half(a, Q8_1_D) * total + m * run_half(a, Q8_1_S) * SHARE

@@ -17,6 +17,7 @@ from kquant.products import (
     pair_sums,
     repeated,
     run_float,
+    run_halves,
     shorts_of,
 )
 
@@ -43,6 +44,13 @@ def times_bsums(m: Lanes, a: Rows) -> Lanes:
 def scaled(block: Rows, at: int, a: Rows, total: Lanes) -> Lanes:
     """The total times the fp16 scale at this byte, times the activation's."""
     return run_half(block, at) * run_float(a, D_OF_ACTIVATIONS) * as_float(total)
+
+
+@kernel
+def scaled_affine(block: Rows, at: int, a: Rows, total: Lanes, minima: Lanes) -> Lanes:
+    """The same for a total less a total of minima, whose fp16 scale follows at the next two bytes."""
+    both = run_halves(block, at) * run_float(a, D_OF_ACTIVATIONS)
+    return repeated(both, 0, 1, 8) * as_float(total) - repeated(both, 1, 1, 8) * as_float(minima)
 
 
 @kernel

@@ -21,7 +21,7 @@ import numpy as np
 
 from kquant.formats.affine_block import remember, requantize, search_weighted
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_two_sub_blocks, scaled, times_bsums
+from kquant.formats.k_dot import add_two_sub_blocks, scaled_affine, times_bsums
 from kquant.formats.scale_search import ZERO, affine_search, positive_search
 from kquant.jit import kernel
 from kquant.lanes import (
@@ -134,11 +134,17 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 @kernel
 def dot(block: Rows, a: Rows) -> Lanes:
     both = load_bytes(block, SCALES, 16)
-    sc, m = shorts_of(both & 15), shorts_of(both >> 4)
+    total = half_sum(block, a, 0) + half_sum(block, a, 1)
+    return scaled_affine(block, D, a, total, times_bsums(shorts_of(both >> 4), a))
+
+
+@kernel
+def half_sum(block: Rows, a: Rows, k: int) -> Lanes:
+    """The sum of levels times activation over 128 elements."""
+    sc = shorts_of(load_bytes(block, SCALES + 8 * k, 8) & 15)
+    qs = load_bytes(block, QS + 32 * k, 32)
     total = no_sum(8)
-    for k in range(2):
-        qs = load_bytes(block, QS + 32 * k, 32)
-        for part in range(4):
-            q = (qs >> (2 * part)) & 3
-            total = add_two_sub_blocks(total, q, a, 128 * k + 32 * part, sc, 8 * k + 2 * part)
-    return scaled(block, D, a, total) - scaled(block, DMIN, a, times_bsums(m, a))
+    for part in range(4):
+        q = (qs >> (2 * part)) & 3
+        total = add_two_sub_blocks(total, q, a, 128 * k + 32 * part, sc, 2 * part)
+    return total

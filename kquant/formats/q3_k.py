@@ -48,7 +48,7 @@ from kquant.lanes import (
     where,
     zeros,
 )
-from kquant.products import joined, load_bytes, no_sum, shorts_of
+from kquant.products import joined, load_bytes, no_sum, repeated, shorts_of
 from kquant.types import TensorType
 
 TYPE = TensorType.Q3_K
@@ -175,14 +175,19 @@ def finish(x: Rows, levels: Rows, block: Rows) -> None:
 def dot(block: Rows, a: Rows) -> Lanes:
     """Levels as they are stored, less 4 times what their scales make of the activation's sums."""
     sc = run_scales(block)
-    hmask = load_bytes(block, HMASK, 32)
-    total = no_sum(8)
-    for k in range(2):
-        qs = load_bytes(block, QS + 32 * k, 32)
-        for part in range(4):
-            q = ((qs >> (2 * part)) & 3) | (((hmask >> (4 * k + part)) & 1) << 2)
-            total = add_two_sub_blocks(total, q, a, 128 * k + 32 * part, sc, 8 * k + 2 * part)
+    total = half_sum(block, a, repeated(sc, 0, 8, 1), 0) + half_sum(block, a, repeated(sc, 8, 8, 1), 1)
     return scaled(block, D, a, total - (times_bsums(sc, a) << 2))
+
+
+@kernel
+def half_sum(block: Rows, a: Rows, sc: Lanes, k: int) -> Lanes:
+    """The sum of levels times activation over 128 elements; sc: their 8 scales."""
+    qs, hmask = load_bytes(block, QS + 32 * k, 32), load_bytes(block, HMASK, 32)
+    total = no_sum(8)
+    for part in range(4):
+        q = ((qs >> (2 * part)) & 3) | (((hmask >> (4 * k + part)) & 1) << 2)
+        total = add_two_sub_blocks(total, q, a, 128 * k + 32 * part, sc, 2 * part)
+    return total
 
 
 @kernel

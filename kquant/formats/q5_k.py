@@ -33,7 +33,7 @@ from kquant.formats.affine_block import (
     unpack_scale_min,
 )
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_sub_block, scale_min_shorts, scaled, times_bsums
+from kquant.formats.k_dot import add_sub_block, scale_min_shorts, scaled_affine, times_bsums
 from kquant.formats.scale_search import positive_search
 from kquant.jit import kernel
 from kquant.lanes import (
@@ -141,10 +141,10 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 def dot(block: Rows, a: Rows) -> Lanes:
     sc, m = scale_min_shorts(block)
     qh = load_bytes(block, QH, 32)
-    total = no_sum(8)
+    evens, odds = no_sum(8), no_sum(8)  # two chains of sums, neither of which waits for the other
     for k in range(4):
         qs = load_bytes(block, QS + 32 * k, 32)
         low, high = ((qh >> (2 * k)) & 1) << 4, ((qh >> (2 * k + 1)) & 1) << 4
-        total = add_sub_block(total, (qs & 15) | low, a, 64 * k, sc, 2 * k)
-        total = add_sub_block(total, (qs >> 4) | high, a, 64 * k + 32, sc, 2 * k + 1)
-    return scaled(block, D, a, total) - scaled(block, DMIN, a, times_bsums(repeated(m, 0, 8, 2), a))
+        evens = add_sub_block(evens, (qs & 15) | low, a, 64 * k, sc, 2 * k)
+        odds = add_sub_block(odds, (qs >> 4) | high, a, 64 * k + 32, sc, 2 * k + 1)
+    return scaled_affine(block, D, a, evens + odds, times_bsums(repeated(m, 0, 8, 2), a))

@@ -138,16 +138,17 @@ def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
 def dot(block: Rows, a: Rows) -> Lanes:
     """Levels as they are stored, less 32 times what their scales make of the activation's sums."""
     sc = shorts_of(load_signed_bytes(block, SCALES, 16))
-    total = no_sum(8)
-    for k in range(2):
-        first, second = load_bytes(block, QL + 64 * k, 32), load_bytes(block, QL + 64 * k + 32, 32)
-        qh = load_bytes(block, QH + 32 * k, 32)
-        total = add_two_sub_blocks(total, (first & 15) | ((qh & 3) << 4), a, 128 * k, sc, 8 * k)
-        total = add_two_sub_blocks(
-            total, (second & 15) | (((qh >> 2) & 3) << 4), a, 128 * k + 32, sc, 8 * k + 2
-        )
-        total = add_two_sub_blocks(
-            total, (first >> 4) | (((qh >> 4) & 3) << 4), a, 128 * k + 64, sc, 8 * k + 4
-        )
-        total = add_two_sub_blocks(total, (second >> 4) | ((qh >> 6) << 4), a, 128 * k + 96, sc, 8 * k + 6)
+    total = half_sum(block, a, 0) + half_sum(block, a, 1)
     return scaled(block, D, a, total - (times_bsums(sc, a) << 5))
+
+
+@kernel
+def half_sum(block: Rows, a: Rows, k: int) -> Lanes:
+    """The sum of levels times activation over 128 elements."""
+    sc = shorts_of(load_signed_bytes(block, SCALES + 8 * k, 8))
+    first, second = load_bytes(block, QL + 64 * k, 32), load_bytes(block, QL + 64 * k + 32, 32)
+    qh = load_bytes(block, QH + 32 * k, 32)
+    total = add_two_sub_blocks(no_sum(8), (first & 15) | ((qh & 3) << 4), a, 128 * k, sc, 0)
+    total = add_two_sub_blocks(total, (second & 15) | (((qh >> 2) & 3) << 4), a, 128 * k + 32, sc, 2)
+    total = add_two_sub_blocks(total, (first >> 4) | (((qh >> 4) & 3) << 4), a, 128 * k + 64, sc, 4)
+    return add_two_sub_blocks(total, (second >> 4) | ((qh >> 6) << 4), a, 128 * k + 96, sc, 6)

@@ -1,0 +1,145 @@
+"""Matrix products with packed rows: the activations are packed once, then integers are multiplied.
+
+`matmul(w, x)` is `w @ x` with the packed rows in the place of an array's: (..., m, k) @ (k,),
+(..., m, k) @ (k, n), and stacks of matrices (experts) by NumPy's rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kquant.codec import dequantize, execution_of, quantize, row_slabs
+from kquant.dot import blocks_of_rows, dot, dot_numpy, vec_dot_type
+from kquant.errors import ShapeError, UnsupportedTypeError
+from kquant.execute import Bytes, Execution, Floats
+from kquant.formats import room
+from kquant.jit import compiled, kernel
+from kquant.lanes import Rows, as_float
+from kquant.products import no_sum, sum_lanes
+from kquant.types import TensorType
+
+if TYPE_CHECKING:
+    from kquant.tensor import QuantizedTensor
+
+__all__ = ["matmul"]
+
+SLAB = 1 << 22
+"""Products of elements that a thread takes at a time."""
+
+
+@kernel
+def dot_all(w: Rows, a: Rows, out: Rows) -> None:
+    """out[c, r] = row r of w times row c of a; rows are (blocks, type_size)."""
+    for r in range(w.shape[0]):
+        for c in range(a.shape[0]):
+            total = as_float(no_sum(8))
+            for b in range(w.shape[1]):
+                total = total + dot(w[r, b], a[c, b])
+            out[c, r] = sum_lanes(total)
+
+
+def matmul(
+    w: QuantizedTensor,
+    x: npt.ArrayLike,
+    threads: int | None = None,
+    *,
+    execution: Execution | None = None,
+) -> Floats:
+    """`w @ x` for packed rows: float32 in, float32 out, and the weights stay packed.
+
+    The activations, the columns of `x`, are packed once in the partner type of the weights (Q8_K, Q8_0 or
+    Q8_1), which rounds them to 8 bits; F32, F16 and BF16 are decoded instead, some rows at a time.
+
+    Args:
+        w: Shape (..., m, k), or (k,) for a single row.
+        x: Floats of shape (k,) or (..., k, n), in any memory layout.
+        threads: At most so many; None for one per core.  The result does not depend on it.
+        execution: As for `kquant.quantize`.
+
+    Returns:
+        float32 of the shape that `np.matmul` gives.
+
+    Raises:
+        ShapeError: The shapes do not fit `np.matmul`'s rules.
+        NonFiniteError: An activation is NaN or infinite.
+        UnsupportedTypeError: `x` is no array of floats, or kquant cannot multiply the type of `w`.
+
+    Source: `ggml_compute_forward_mul_mat` in
+    https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-cpu/ggml-cpu.c
+
+    >>> import numpy as np, kquant
+    >>> w = kquant.QuantizedTensor.from_numpy(np.eye(4, 256, dtype=np.float32), "Q8_0")
+    >>> kquant.matmul(w, np.arange(256, dtype=np.float32)).round()
+    array([0., 1., 2., 3.], dtype=float32)
+    >>> kquant.matmul(w, np.ones((256, 5), np.float32)).shape
+    (4, 5)
+    """
+    if not isinstance(getattr(w, "type", None), TensorType):
+        raise UnsupportedTypeError(f"expected packed weights in a QuantizedTensor, got {type(w).__name__}")
+    how, columns = execution_of(execution), _floats(x)
+    shape = _result_shape(w, columns)
+    # one row of k elements for each column of each matrix of the stack
+    rows = columns[None] if columns.ndim == 1 else columns.swapaxes(-1, -2)
+    weights = w.data[None] if w.ndim == 1 else w.data
+    stack = np.broadcast_shapes(weights.shape[:-2], rows.shape[:-2])
+    out = np.zeros((*stack, rows.shape[-2], weights.shape[-2]), np.float32)
+    if out.size and w.shape[-1]:
+        _fill(out, weights, rows, w.type, threads, how)
+    return out.swapaxes(-1, -2).reshape(shape)
+
+
+def _fill(
+    out: Floats, weights: Bytes, rows: Floats, tensor_type: TensorType, threads: int | None, how: Execution
+) -> None:
+    """out (..., n, m) of packed weights (..., m, row_bytes) and rows of activations (..., n, k)."""
+    codec, partner, stack = room(tensor_type), vec_dot_type(tensor_type), out.shape[:-2]
+    n, m = out.shape[-2:]
+    packed = rows if hasattr(codec, "decode") else quantize(rows, partner, threads=threads, execution=how)
+    weights = np.broadcast_to(weights, (*stack, *weights.shape[-2:]))
+    activations: npt.NDArray[Any] = np.broadcast_to(packed, (*stack, *packed.shape[-2:]))
+
+    def slab(first: int, last: int) -> None:
+        """Rows of all the stack's weights, one after the other."""
+        for at in range(first // m, -(-last // m)):
+            index = np.unravel_index(at, stack) if stack else ()
+            here = slice(max(first - at * m, 0), min(last - at * m, m))
+            w, a, y = weights[index][here], activations[index], out[index][:, here]
+            if hasattr(codec, "decode"):
+                np.matmul(a, dequantize(w, tensor_type, threads=1, execution=how).T, out=y)
+            elif how == "numpy":
+                for column, target in zip(blocks_of_rows(a, partner), y, strict=True):
+                    dot_numpy(codec, blocks_of_rows(w, tensor_type), column, target)
+            else:
+                signature = "R(uint8, 3), R(uint8, 3), Array(float32, 2, 'A')"
+                run = compiled(dot_all, signature, f"{tensor_type.name.lower()}-matmul", dot=codec.dot)
+                run(blocks_of_rows(w, tensor_type), blocks_of_rows(a, partner), y)
+
+    elements = max(1, rows.shape[-1] * n)
+    with row_slabs(threads, m * int(np.prod(stack, dtype=np.int64)), elements, SLAB) as each_slab:
+        each_slab(slab)
+
+
+def _floats(x: npt.ArrayLike) -> Floats:
+    values = np.asarray(x)
+    if values.dtype.kind not in "fiub":
+        raise UnsupportedTypeError(f"matmul: expected an array of floats, got dtype {values.dtype}")
+    with np.errstate(over="ignore"):  # what becomes infinite is refused when it is packed
+        return values.astype(np.float32, copy=False)
+
+
+def _result_shape(w: QuantizedTensor, x: Floats) -> tuple[int, ...]:
+    """What `np.matmul` gives, or its refusal."""
+    k = x.shape[-2:][0] if x.ndim else None
+    try:
+        if k != w.shape[-1]:
+            raise ValueError
+        stack = np.broadcast_shapes(w.shape[:-2], x.shape[:-2])
+    except ValueError:
+        raise ShapeError(
+            f"matmul: expected shapes (..., m, k) @ (k,) or (..., k, n), got {w.shape} of "
+            f"{w.type.name} @ {x.shape}"
+        ) from None
+    return (*stack, *w.shape[-2:-1], *x.shape[-1:] * (x.ndim > 1))
