@@ -17,7 +17,9 @@ from kquant.lanes import Lanes, Rows, float_of_half
 __all__ = [
     "add_products",
     "add_quads",
+    "bits_at",
     "bytes_of",
+    "folded",
     "ints_of",
     "joined",
     "load_bytes",
@@ -83,6 +85,21 @@ def bytes_of(value: Lanes) -> Lanes:
 def shorts_of(value: Lanes) -> Lanes:
     """uint8 or int8 as int16."""
     return value.astype(np.int16)
+
+
+def bits_at(value: Lanes, low: int, high: int, mask: int) -> Lanes:
+    """Bytes twice over, shifted right by `low` and then by `high`, masked; a negative shift goes left.
+
+    The mask leaves no bit that comes from outside a byte.
+    """
+    shifted = [value >> at if at >= 0 else value << -at for at in (low, high)]
+    return joined(*shifted) & mask
+
+
+def folded(value: Lanes) -> Lanes:
+    """The second half of int32 added to the first."""
+    half = value.shape[-1] // 2
+    return value[..., :half] + value[..., half:]
 
 
 def joined(low: Lanes, high: Lanes) -> Lanes:

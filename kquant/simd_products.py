@@ -38,9 +38,12 @@ def has(*features: str) -> bool:
     return not is_portable() and all(f"+{name}" in _FEATURES for name in features)
 
 
-def _register_bits() -> int:
-    """The widest register that multiplies bytes and 16-bit integers; 0 if LLVM is left to choose."""
-    return 256 if has("avx2") else 0
+def _register_bits(vector: Any) -> int:
+    """The widest register whose size divides the vector's and that has what sums need; 0 if none has."""
+    bits = vector.count * vector.element.width
+    if bits % 512 == 0 and has("avx512bw", "avx512vnni"):
+        return 512
+    return 256 if bits % 256 == 0 and has("avx2") else 0
 
 
 # ---------------------------------------------------------------- memory
@@ -130,6 +133,45 @@ def _joined(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _shuffle(builder, args[0], args[1], range(sig.return_type.width))
 
 
+def _bits_at_type(*args: Any) -> Any:
+    return LanesType("uint8", 2 * args[0].width), args[0], types.int32, types.int32, types.uint8
+
+
+def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Rotates groups of four bytes, which the processor can by another distance in each half."""
+    value, low, high, mask = args
+    n = value.type.count
+    words, octets = ir.VectorType(I32, n // 2), sig.return_type.llvm
+    twice = builder.bitcast(_shuffle(builder, value, value, [*range(n), *range(n)]), words)
+    distances = ir.Constant(words, ir.Undefined)
+    for lane in range(n // 2):
+        distances = builder.insert_element(distances, low if lane < n // 4 else high, I32(lane))
+    distances = builder.and_(distances, ir.Constant(words, [31] * (n // 2)))
+    rotate = ir.FunctionType(words, [words] * 3)
+    function = cgutils.get_or_insert_function(builder.module, rotate, f"llvm.fshr.v{n // 2}i32")
+    rotated = builder.bitcast(builder.call(function, [twice, twice, distances]), octets)
+    masks = ir.Constant(octets, ir.Undefined)
+    for lane in range(2 * n):
+        masks = builder.insert_element(masks, mask, I32(lane))
+    return builder.and_(rotated, masks)
+
+
+teach(products.bits_at, _bits_at_type, (LanesType, types.Integer, types.Integer, types.Integer))(_bits_at)
+
+
+def _folded_type(*args: Any) -> Any:
+    return LanesType("int32", args[0].width // 2), *args
+
+
+def _folded(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    half = sig.return_type.width
+    return builder.add(
+        _shuffle(builder, args[0], args[0], range(half)),
+        _shuffle(builder, args[0], args[0], range(half, 2 * half)),
+    )
+
+
+teach(products.folded, _folded_type, (LanesType,))(_folded)
 teach(products.joined, _joined_type, (LanesType, LanesType))(_joined)
 
 
@@ -140,28 +182,30 @@ def _repeated_type(*args: Any) -> Any:
     return LanesType(args[0].element, width), args[0], types.intp, *args[2:]
 
 
-def _in_both_halves(builder: Any, value: Any, at: Any, each: int) -> Any:
-    """`repeated` of 8 int16 to 16 within the halves of a register, by bytes: one instruction.
+def _within_quarters(builder: Any, value: Any, at: Any, each: int, out: Any) -> Any:
+    """`repeated` of 8 int16 by their bytes, which are in every 128 bits of a register: one instruction.
 
-    LLVM would make a shuffle across the halves of it, which is twice as slow on many processors.
+    LLVM would make a shuffle across the quarters of it, which is twice as slow on many processors.
     """
-    twice = _shuffle(builder, value, value, [*range(8), *range(8)])
-    octets = ir.VectorType(I8, 32)
-    first = ir.Constant(octets, [i // 2 // each * 2 + i % 2 for i in range(32)])
-    offset = builder.trunc(builder.shl(at, ir.Constant(at.type, 1)), I8)
-    start = builder.insert_element(ir.Constant(octets, ir.Undefined), offset, I32(0))
-    start = builder.shuffle_vector(start, start, ir.Constant(ir.VectorType(I32, 32), None))
-    moved = _assembly(
-        builder, "vpshufb $2, $1, $0", "=x,x,x", builder.bitcast(twice, octets), builder.add(first, start)
-    )
-    return builder.bitcast(moved, ir.VectorType(I16, 16))
+    n = _register_bits(out) // 16
+    octets, results = ir.VectorType(I8, 2 * n), []
+    source = builder.bitcast(_shuffle(builder, value, value, [*range(8)] * (n // 8)), octets)
+    for k in range(out.count // n):
+        lanes = [(i // 2 + k * n) // each * 2 + i % 2 for i in range(2 * n)]
+        offset = builder.trunc(builder.shl(at, ir.Constant(at.type, 1)), I8)
+        start = builder.insert_element(ir.Constant(octets, ir.Undefined), offset, I32(0))
+        start = builder.shuffle_vector(start, start, ir.Constant(ir.VectorType(I32, 2 * n), None))
+        mask = builder.add(ir.Constant(octets, lanes), start)
+        moved = _assembly(builder, "vpshufb $2, $1, $0", "=v,v,v" if n == 32 else "=x,x,x", source, mask)
+        results.append(builder.bitcast(moved, ir.VectorType(I16, n)))
+    return _side_by_side(builder, results)
 
 
 def _repeated(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     count, each = (t.literal_value for t in sig.args[2:])
-    source = sig.args[0]
-    if source.element == "int16" and source.width == 8 and count * each == 16 and has("avx2"):
-        return _in_both_halves(builder, args[0], args[1], each)
+    out = sig.return_type.llvm
+    if sig.args[0].element == "int16" and sig.args[0].width == 8 and _register_bits(out):
+        return _within_quarters(builder, args[0], args[1], each, out)
     result = ir.Constant(sig.return_type.llvm, ir.Undefined)
     for k in range(count):
         element = builder.extract_element(args[0], builder.add(args[1], ir.Constant(args[1].type, k)))
@@ -196,9 +240,17 @@ teach(products.sum_lanes, _sum_lanes_type, (LanesType,))(_sum_lanes)
 # ---------------------------------------------------------------- sums of products
 
 
-def _in_registers(builder: Any, out: ir.VectorType, vectors: Sequence[Any], emit: Callable[..., Any]) -> Any:
-    """`emit` for each register's share of the vectors, one after the other; None if they do not fit."""
-    pieces = out.count * out.element.width // _register_bits()
+def _side_by_side(builder: Any, vectors: list[Any]) -> Any:
+    """2**k vectors as one."""
+    while len(vectors) > 1:
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [_shuffle(builder, low, high, range(2 * low.type.count)) for low, high in pairs]
+    return vectors[0]
+
+
+def _in_registers(builder: Any, out: Any, vectors: Sequence[Any], emit: Callable[..., Any]) -> Any:
+    """`emit` for each register's share of the vectors."""
+    pieces = out.count * out.element.width // _register_bits(out)
     results = []
     for k in range(pieces):
         shares = [
@@ -206,17 +258,7 @@ def _in_registers(builder: Any, out: ir.VectorType, vectors: Sequence[Any], emit
             for v in vectors
         ]
         results.append(emit(*shares))
-    while len(results) > 1:
-        width = 2 * results[0].type.count
-        results = [
-            _shuffle(builder, *pair, range(width)) for pair in zip(results[::2], results[1::2], strict=True)
-        ]
-    return results[0]
-
-
-def _fits(vector: ir.VectorType) -> bool:
-    bits = _register_bits()
-    return bits > 0 and vector.count * vector.element.width % bits == 0
+    return _side_by_side(builder, results)
 
 
 def _intrinsic(builder: Any, name: str, result: Any, *args: Any) -> Any:
@@ -237,11 +279,10 @@ def _every(builder: Any, value: Any, step: int) -> list[Any]:
 
 def _pair_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     out = sig.return_type.llvm
-    if _fits(out):
-        piece = ir.VectorType(I16, _register_bits() // 16)
-        return _in_registers(
-            builder, out, args, lambda u, s: _intrinsic(builder, "llvm.x86.avx2.pmadd.ub.sw", piece, u, s)
-        )
+    if bits := _register_bits(out):
+        name = "llvm.x86.avx512.pmaddubs.w.512" if bits == 512 else "llvm.x86.avx2.pmadd.ub.sw"
+        piece = ir.VectorType(I16, bits // 16)
+        return _in_registers(builder, out, args, lambda u, s: _intrinsic(builder, name, piece, u, s))
     u, s = (_widen(builder, v, I16, is_signed=k == 1) for k, v in enumerate(args))
     even, odd = _every(builder, builder.mul(u, s), 2)
     return builder.add(even, odd)
@@ -249,11 +290,11 @@ def _pair_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 def _add_products(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     out = sig.return_type.llvm
-    if _fits(out):
-        piece = ir.VectorType(I32, _register_bits() // 32)
+    if bits := _register_bits(out):
+        piece = ir.VectorType(I32, bits // 32)
 
         def emit(total: Any, x: Any, y: Any) -> Any:
-            if has("avx512vnni", "avx512vl"):
+            if bits == 512 or has("avx512vnni", "avx512vl"):
                 return _assembly(builder, "vpdpwssd $3, $2, $0", "=v,0,v,v", total, x, y)
             return builder.add(total, _intrinsic(builder, "llvm.x86.avx2.pmadd.wd", piece, x, y))
 
@@ -266,12 +307,11 @@ def _add_products(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 def _add_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     out = sig.return_type.llvm
-    if _fits(out) and has("avx512vnni", "avx512vl"):
-        piece = ir.VectorType(I32, _register_bits() // 32)
+    bits = _register_bits(out)
+    if bits == 512 or (bits and has("avx512vnni", "avx512vl")):
 
         def emit(total: Any, u: Any, s: Any) -> Any:
-            u, s = builder.bitcast(u, piece), builder.bitcast(s, piece)
-            return _intrinsic(builder, "llvm.x86.avx512.vpdpbusd.256", piece, total, u, s)
+            return _assembly(builder, "vpdpbusd $3, $2, $0", "=v,0,v,v", total, u, s)
 
         return _in_registers(builder, out, args, emit)
     total, u, s = args

@@ -23,15 +23,9 @@ from kquant.products import (
 
 
 @kernel
-def add_sub_block(total: Lanes, q: Lanes, a: Rows, at: int, sc: Lanes, j: int) -> Lanes:
-    """Add sc[j] * q * activation over a sub-block of 32 that starts at element `at`; q is uint8, sc int16."""
-    return add_products(total, pair_sums(q, load_signed_bytes(a, QS + at, 32)), repeated(sc, j, 1, 16))
-
-
-@kernel
-def add_two_sub_blocks(total: Lanes, q: Lanes, a: Rows, at: int, sc: Lanes, j: int) -> Lanes:
-    """The same over two sub-blocks of 16 with the scales j and j + 1."""
-    return add_products(total, pair_sums(q, load_signed_bytes(a, QS + at, 32)), repeated(sc, j, 2, 8))
+def add_64(total: Lanes, q: Lanes, a: Rows, at: int, sc: Lanes) -> Lanes:
+    """Add scale * q * activation over 64 elements from `at` on: uint8 q, an int16 scale for each pair."""
+    return add_products(total, pair_sums(q, load_signed_bytes(a, QS + at, 64)), sc)
 
 
 @kernel

@@ -21,7 +21,7 @@ import numpy as np
 
 from kquant.formats.affine_block import remember, requantize, search_weighted
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_two_sub_blocks, scaled_affine, times_bsums
+from kquant.formats.k_dot import add_64, scaled_affine, times_bsums
 from kquant.formats.scale_search import ZERO, affine_search, positive_search
 from kquant.jit import kernel
 from kquant.lanes import (
@@ -41,7 +41,7 @@ from kquant.lanes import (
     where,
     zeros,
 )
-from kquant.products import load_bytes, no_sum, shorts_of
+from kquant.products import bits_at, folded, load_bytes, no_sum, repeated, shorts_of
 from kquant.types import TensorType
 
 TYPE = TensorType.Q2_K
@@ -133,9 +133,9 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 
 @kernel
 def dot(block: Rows, a: Rows) -> Lanes:
-    both = load_bytes(block, SCALES, 16)
-    total = half_sum(block, a, 0) + half_sum(block, a, 1)
-    return scaled_affine(block, D, a, total, times_bsums(shorts_of(both >> 4), a))
+    m = shorts_of(load_bytes(block, SCALES, 16) >> 4)
+    total = folded(half_sum(block, a, 0) + half_sum(block, a, 1))
+    return scaled_affine(block, D, a, total, times_bsums(m, a))
 
 
 @kernel
@@ -143,8 +143,5 @@ def half_sum(block: Rows, a: Rows, k: int) -> Lanes:
     """The sum of levels times activation over 128 elements."""
     sc = shorts_of(load_bytes(block, SCALES + 8 * k, 8) & 15)
     qs = load_bytes(block, QS + 32 * k, 32)
-    total = no_sum(8)
-    for part in range(4):
-        q = (qs >> (2 * part)) & 3
-        total = add_two_sub_blocks(total, q, a, 128 * k + 32 * part, sc, 2 * part)
-    return total
+    total = add_64(no_sum(16), bits_at(qs, 0, 2, 3), a, 128 * k, repeated(sc, 0, 4, 8))
+    return add_64(total, bits_at(qs, 4, 6, 3), a, 128 * k + 64, repeated(sc, 4, 4, 8))

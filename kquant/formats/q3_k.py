@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_two_sub_blocks, scaled, times_bsums
+from kquant.formats.k_dot import add_64, scaled, times_bsums
 from kquant.formats.scale_search import (
     ONE,
     ZERO,
@@ -48,7 +48,7 @@ from kquant.lanes import (
     where,
     zeros,
 )
-from kquant.products import joined, load_bytes, no_sum, repeated, shorts_of
+from kquant.products import bits_at, folded, joined, load_bytes, no_sum, repeated, shorts_of
 from kquant.types import TensorType
 
 TYPE = TensorType.Q3_K
@@ -176,18 +176,17 @@ def dot(block: Rows, a: Rows) -> Lanes:
     """Levels as they are stored, less 4 times what their scales make of the activation's sums."""
     sc = run_scales(block)
     total = half_sum(block, a, repeated(sc, 0, 8, 1), 0) + half_sum(block, a, repeated(sc, 8, 8, 1), 1)
-    return scaled(block, D, a, total - (times_bsums(sc, a) << 2))
+    return scaled(block, D, a, folded(total) - (times_bsums(sc, a) << 2))
 
 
 @kernel
 def half_sum(block: Rows, a: Rows, sc: Lanes, k: int) -> Lanes:
     """The sum of levels times activation over 128 elements; sc: their 8 scales."""
     qs, hmask = load_bytes(block, QS + 32 * k, 32), load_bytes(block, HMASK, 32)
-    total = no_sum(8)
-    for part in range(4):
-        q = ((qs >> (2 * part)) & 3) | (((hmask >> (4 * k + part)) & 1) << 2)
-        total = add_two_sub_blocks(total, q, a, 128 * k + 32 * part, sc, 2 * part)
-    return total
+    q = bits_at(qs, 0, 2, 3) | bits_at(hmask, 4 * k - 2, 4 * k - 1, 4)
+    total = add_64(no_sum(16), q, a, 128 * k, repeated(sc, 0, 4, 8))
+    q = bits_at(qs, 4, 6, 3) | bits_at(hmask, 4 * k, 4 * k + 1, 4)
+    return add_64(total, q, a, 128 * k + 64, repeated(sc, 4, 4, 8))
 
 
 @kernel

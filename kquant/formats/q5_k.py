@@ -33,7 +33,7 @@ from kquant.formats.affine_block import (
     unpack_scale_min,
 )
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_sub_block, scale_min_shorts, scaled_affine, times_bsums
+from kquant.formats.k_dot import add_64, scale_min_shorts, scaled_affine, times_bsums
 from kquant.formats.scale_search import positive_search
 from kquant.jit import kernel
 from kquant.lanes import (
@@ -51,7 +51,7 @@ from kquant.lanes import (
     store_run,
     zeros,
 )
-from kquant.products import load_bytes, no_sum, repeated
+from kquant.products import bits_at, folded, load_bytes, no_sum, repeated
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_K
@@ -141,10 +141,8 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 def dot(block: Rows, a: Rows) -> Lanes:
     sc, m = scale_min_shorts(block)
     qh = load_bytes(block, QH, 32)
-    evens, odds = no_sum(8), no_sum(8)  # two chains of sums, neither of which waits for the other
+    total = no_sum(16)
     for k in range(4):
-        qs = load_bytes(block, QS + 32 * k, 32)
-        low, high = ((qh >> (2 * k)) & 1) << 4, ((qh >> (2 * k + 1)) & 1) << 4
-        evens = add_sub_block(evens, (qs & 15) | low, a, 64 * k, sc, 2 * k)
-        odds = add_sub_block(odds, (qs >> 4) | high, a, 64 * k + 32, sc, 2 * k + 1)
-    return scaled_affine(block, D, a, evens + odds, times_bsums(repeated(m, 0, 8, 2), a))
+        q = bits_at(load_bytes(block, QS + 32 * k, 32), 0, 4, 15) | bits_at(qh, 2 * k - 4, 2 * k - 3, 16)
+        total = add_64(total, q, a, 64 * k, repeated(sc, 2 * k, 2, 16))
+    return scaled_affine(block, D, a, folded(total), times_bsums(repeated(m, 0, 8, 2), a))

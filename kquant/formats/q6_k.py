@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_two_sub_blocks, scaled, times_bsums
+from kquant.formats.k_dot import add_64, scaled, times_bsums
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, symmetric_levels, symmetric_search
 from kquant.formats.symmetric_block import largest_scale, requantize
 from kquant.jit import kernel
@@ -42,7 +42,7 @@ from kquant.lanes import (
     store_run,
     where,
 )
-from kquant.products import load_bytes, load_signed_bytes, no_sum, shorts_of
+from kquant.products import bits_at, folded, load_bytes, load_signed_bytes, no_sum, repeated, shorts_of
 from kquant.types import TensorType
 
 TYPE = TensorType.Q6_K
@@ -138,7 +138,7 @@ def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
 def dot(block: Rows, a: Rows) -> Lanes:
     """Levels as they are stored, less 32 times what their scales make of the activation's sums."""
     sc = shorts_of(load_signed_bytes(block, SCALES, 16))
-    total = half_sum(block, a, 0) + half_sum(block, a, 1)
+    total = folded(half_sum(block, a, 0) + half_sum(block, a, 1))
     return scaled(block, D, a, total - (times_bsums(sc, a) << 5))
 
 
@@ -146,9 +146,6 @@ def dot(block: Rows, a: Rows) -> Lanes:
 def half_sum(block: Rows, a: Rows, k: int) -> Lanes:
     """The sum of levels times activation over 128 elements."""
     sc = shorts_of(load_signed_bytes(block, SCALES + 8 * k, 8))
-    first, second = load_bytes(block, QL + 64 * k, 32), load_bytes(block, QL + 64 * k + 32, 32)
-    qh = load_bytes(block, QH + 32 * k, 32)
-    total = add_two_sub_blocks(no_sum(8), (first & 15) | ((qh & 3) << 4), a, 128 * k, sc, 0)
-    total = add_two_sub_blocks(total, (second & 15) | (((qh >> 2) & 3) << 4), a, 128 * k + 32, sc, 2)
-    total = add_two_sub_blocks(total, (first >> 4) | (((qh >> 4) & 3) << 4), a, 128 * k + 64, sc, 4)
-    return add_two_sub_blocks(total, (second >> 4) | ((qh >> 6) << 4), a, 128 * k + 96, sc, 6)
+    ql, qh = load_bytes(block, QL + 64 * k, 64), load_bytes(block, QH + 32 * k, 32)
+    total = add_64(no_sum(16), (ql & 15) | bits_at(qh, -4, -2, 48), a, 128 * k, repeated(sc, 0, 4, 8))
+    return add_64(total, (ql >> 4) | bits_at(qh, 0, 2, 48), a, 128 * k + 64, repeated(sc, 4, 4, 8))
