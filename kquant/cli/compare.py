@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 import kquant
-from kquant.cli import printable, show
+from kquant.cli import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-FIGURES = (">bits per element", ">RMSE", ">relative", ">largest", ">cosine")
+FIGURES = (">bits", ">RMSE", ">relative", ">cosine")
 
 
 @click.command(options_metavar="[OPTIONS]")
@@ -34,10 +34,10 @@ FIGURES = (">bits per element", ">RMSE", ">relative", ">largest", ">cosine")
 def compare(a: Path, b: Path, tensors: str | None, top: int, threads: int | None, as_json: bool) -> None:
     """Show the error of each tensor of B against the tensor of the same name in A, the worst first.
 
-    RMSE is the root of the mean squared error, relative is RMSE over the root mean square of A, largest
-    is the largest absolute error, cosine that of the angle between both.
+    Sizes and bits per element are those of B. RMSE is the root of the mean squared error, relative is RMSE
+    over the root mean square of A, cosine that of the angle between both, largest the largest error.
     """
-    with show.Progress(f"{a.name} | {b.name}") as progress:
+    with show.Progress(b.name) as progress:
         found = kquant.compare(a, b, tensors=tensors, threads=threads, progress=progress)
     if as_json:
         show.write_json(found.to_dict())
@@ -48,10 +48,10 @@ def compare(a: Path, b: Path, tensors: str | None, top: int, threads: int | None
 def report(found: Comparison, top: int) -> Iterator[RenderableType]:
     """The worst tensors, and sums by layer, role and type."""
     rows = found.worst[: top or None]
-    grid = show.Grid("tensor", "type", *FIGURES)
+    grid = show.Grid("tensor", "type", *FIGURES, ">largest", cut="tensor")
     for row in rows:
         change = row.type_b.name if row.type_a is row.type_b else f"{row.type_a.name} → {row.type_b.name}"
-        grid.row(row.name, change, *figures(row.bits_per_element, row.sums))
+        grid.row(row.name, change, *figures(row.bits_per_element, row.sums), f"{row.sums.max_error:.3e}")
     yield grid
     if len(rows) < len(found.rows):
         rest = len(found.rows) - len(rows)
@@ -73,10 +73,10 @@ def report(found: Comparison, top: int) -> Iterator[RenderableType]:
 
 def groups(title: str, found: Mapping[str, GroupError]) -> show.Grid:
     """One line for each group of tensors."""
-    grid = show.Grid(title, ">tensors", ">size in A", ">in B", *FIGURES)
+    grid = show.Grid(title, ">tensors", ">size", *FIGURES)
     for name, group in found.items():
-        sizes = show.size(group.bytes_a), show.size(group.bytes_b)
-        grid.row(printable(name), group.tensors, *sizes, *figures(group.bits_per_element, group.sums))
+        size = show.size(group.bytes_b)
+        grid.row(name, group.tensors, size, *figures(group.bits_per_element, group.sums))
     return grid
 
 
@@ -86,6 +86,5 @@ def figures(bits: float, sums: ErrorSums) -> tuple[str, ...]:
         f"{bits:.5g}",
         f"{sums.rmse:.3e}",
         show.percent(sums.relative_rmse),
-        f"{sums.max_error:.3e}",
         f"{sums.cosine:.6f}",
     )

@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as RichProgress
@@ -53,6 +54,8 @@ threads_option = click.option(
 
 # wide enough for any table where the output is not a terminal and nothing needs to be folded
 PLAIN_WIDTH = 240
+GAP, CUT_WIDTH = 2, 16
+"""Characters between columns, and of a column that is cut off in a narrow terminal."""
 tensors_option = click.option("--tensors", metavar="REGEX", help="Only tensors whose name this finds.")
 top_option = click.option(
     "--top",
@@ -123,7 +126,10 @@ def write(*things: RenderableType) -> None:
     """Print tables and texts, one below the other, to standard output."""
     console = Console(highlight=False, markup=False)
     if console.is_terminal:
-        console.print(*things, sep="\n")
+        width = console.width
+        for thing in things:  # figures that are cut off tell nothing: rather lines that the terminal folds
+            console.width = max(width, thing.min_width if isinstance(thing, Grid) else 0)
+            console.print(thing)
         return
     console.width = PLAIN_WIDTH
     with console.capture() as captured:
@@ -138,15 +144,27 @@ class Grid:
     """
 
     def __init__(self, *headers: str, cut: str | None = None) -> None:
-        self.table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        self._cut = cut
+        self._widths = [cell_len(header.lstrip(">")) for header in headers]
+        self.table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
         for header in headers:
             text, figures = header.lstrip(">"), header.startswith(">")
             self.table.add_column(text, justify="right" if figures else "left", no_wrap=text != cut)
 
     def row(self, *cells: object, style: str | None = None) -> None:
         """Add a row; nothing in a cell is taken for markup or for the terminal's control characters."""
-        texts = (Text(printable(str(cell)), no_wrap=True, overflow="ellipsis") for cell in cells)
+        texts = [Text(printable(str(cell)), no_wrap=True, overflow="ellipsis") for cell in cells]
+        self._widths = [max(width, text.cell_len) for width, text in zip(self._widths, texts, strict=True)]
         self.table.add_row(*texts, style=style)
+
+    @property
+    def min_width(self) -> int:
+        """Characters that a line needs at least, the column that may be cut off being short."""
+        names = [column.header for column in self.table.columns]
+        return sum(
+            GAP + (min(width, CUT_WIDTH) if name == self._cut else width)
+            for name, width in zip(names, self._widths, strict=True)
+        )
 
     def __rich__(self) -> Table:
         return self.table

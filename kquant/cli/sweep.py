@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sweep"]
 
-WIDTH = 30
+WIDTH = 24
 """Characters of the longest bar of the picture."""
 
 
@@ -89,20 +89,18 @@ def report(found: Sweep, top: int) -> Iterator[RenderableType]:
 def tensors(found: Sweep, top: int) -> show.Grid:
     """One line for each tensor and one column for each type: the worst tensors first."""
     columns = found.points
-    grid = show.Grid("tensor", ">elements", "source", *(f">{point.type.name}" for point in columns))
+    grid = show.Grid("tensor", *(f">{point.type.name}" for point in columns), cut="tensor")
     worst = sorted(found.tensors, key=lambda tensor: -max(s.relative_rmse for s in tensor.errors.values()))
     for tensor in worst[: top or None]:
         errors = (tensor.errors.get(point.type) for point in columns)
         cells = (show.percent(sums.relative_rmse) if sums else "" for sums in errors)
-        grid.row(tensor.name, f"{tensor.elements:,}", tensor.type.name, *cells)
+        grid.row(tensor.name, *cells)
     return grid
 
 
 def points(found: Sweep) -> show.Grid:
     """The picture: bits downwards, the error to the right on a logarithmic scale."""
-    grid = show.Grid(
-        "type", ">bits per element", ">tensors", ">size", ">error", "error (logarithmic)", "", cut=""
-    )
+    grid = show.Grid("type", ">bits", ">tensors", ">size", ">error", "error (logarithmic)", "", cut="")
     errors = [point.sums.relative_rmse for point in found.points]
     scale = [math.log10(error) for error in errors if 0 < error < math.inf] or [0.0]
     low, high = math.floor(min(scale)), max(scale)

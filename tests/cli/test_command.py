@@ -151,6 +151,16 @@ def test_a_terminal_gets_a_bar_and_colours(tmp_path: Path, no_color: str, colour
     assert ("\x1b[33m22 of 30 tensors" in shown) is colours
 
 
+@posix
+def test_narrow_terminals_get_every_figure() -> None:
+    pair = [str(MODELS / "llama-slim-f16.gguf"), str(MODELS / "../outputs/llama-slim-f16.Q4_K_M.gguf")]
+    narrow = {"NO_COLOR": "1", "COLUMNS": "60", "TERM": "xterm-256color"}
+    shown = in_terminal([*KQUANT, "compare", *pair, "--top", "1"], **narrow)
+    assert "F16 → Q4_K   4.5  2.419e-03    8.97 %  0.995974  1.165e-02" in shown
+    assert "blk.6.attn_q.weight " not in shown  # names may be cut off, figures may not
+    assert "\nattention output        8  27.0 KiB     4.5  2.325e-03    8.71 %  0.996205" in shown
+
+
 def in_terminal(command: list[str], **environment: str) -> str:
     """Everything that a command shows when its outputs are a terminal."""
     import pty

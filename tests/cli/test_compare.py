@@ -16,11 +16,11 @@ SOURCE = str(GOLDEN / "models/llama-slim-f16.gguf")
 MIXED = str(GOLDEN / "outputs/llama-slim-f16.Q4_K_M.gguf")
 
 TYPES = """\
-type  tensors  size in A       in B  bits per element       RMSE  relative    largest    cosine
-Q4_K       49  640.0 KiB  180.0 KiB               4.5  2.330e-03    8.66 %  2.206e-02  0.996255
-Q6_K        9  224.0 KiB   91.9 KiB            6.5625  6.081e-04    2.26 %  6.256e-03  0.999745
-F32        18   17.1 KiB   17.1 KiB                32  0.000e+00       0 %  0.000e+00  1.000000
-all        76  881.1 KiB  288.9 KiB            5.2984  2.019e-03    1.89 %  2.206e-02  0.999822
+type  tensors       size    bits       RMSE  relative    cosine
+Q4_K       49  180.0 KiB     4.5  2.330e-03    8.66 %  0.996255
+Q6_K        9   91.9 KiB  6.5625  6.081e-04    2.26 %  0.999745
+F32        18   17.1 KiB      32  0.000e+00       0 %  1.000000
+all        76  288.9 KiB  5.2984  2.019e-03    1.89 %  0.999822
 """
 
 
@@ -32,9 +32,9 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_the_worst_tensors_first(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, SOURCE, MIXED, "--top", "2").splitlines()
     assert lines[:4] == [
-        "tensor               type        bits per element       RMSE  relative    largest    cosine",
-        "blk.6.attn_q.weight  F16 → Q4_K               4.5  2.419e-03    8.97 %  1.165e-02  0.995974",
-        "blk.2.attn_q.weight  F16 → Q4_K               4.5  2.399e-03    8.95 %  1.258e-02  0.995997",
+        "tensor               type        bits       RMSE  relative    cosine    largest",
+        "blk.6.attn_q.weight  F16 → Q4_K   4.5  2.419e-03    8.97 %  0.995974  1.165e-02",
+        "blk.2.attn_q.weight  F16 → Q4_K   4.5  2.399e-03    8.95 %  0.995997  1.258e-02",
         "and 74 more with smaller errors; --top 0 shows all",
     ]
 
@@ -42,8 +42,8 @@ def test_the_worst_tensors_first(capsys: pytest.CaptureFixture[str]) -> None:
 def test_sums(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, SOURCE, MIXED)
     assert out.endswith(TYPES)
-    assert "attention v             8   32.0 KiB  11.1 KiB            5.5312  1.652e-03    6.12 %" in out
-    assert "\n7              9   74.0 KiB   24.8 KiB            5.4418  1.991e-03    1.66 %" in out
+    assert "\nattention v             8  11.1 KiB  5.5312  1.652e-03    6.12 %  0.998129\n" in out
+    assert "\n7              9   24.8 KiB  5.4418  1.991e-03    1.66 %  0.999862\n" in out
 
 
 def test_all_tensors(capsys: pytest.CaptureFixture[str]) -> None:

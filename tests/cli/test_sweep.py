@@ -14,16 +14,16 @@ GOLDEN = Path(__file__).parents[1] / "golden/gguf"
 SOURCE = str(GOLDEN / "models/llama-slim-f16.gguf")
 
 TABLES = """\
-tensor               elements  source     Q2_K     Q4_0    Q4_K    Q8_0
-blk.6.attn_v.weight     2,048  F16     35.89 %  11.70 %  8.91 %  0.76 %
-blk.7.attn_v.weight     2,048  F16     35.46 %  11.56 %  8.86 %  0.73 %
+tensor                  Q2_K     Q4_0    Q4_K    Q8_0
+blk.6.attn_v.weight  35.89 %  11.70 %  8.91 %  0.76 %
+blk.7.attn_v.weight  35.46 %  11.56 %  8.86 %  0.73 %
 and 6 more with smaller errors; --top 0 shows all
 
-type  bits per element  tensors      size    error  error (logarithmic)
-Q2_K             2.625        8   5.2 KiB  34.90 %  ██████████████████████████████
-Q4_0               4.5        8   9.0 KiB  11.15 %  ████████████████████████▏       Q4_K beats it
-Q4_K               4.5        8   9.0 KiB   8.63 %  ██████████████████████▉
-Q8_0               8.5        8  17.0 KiB   0.71 %  ██████████
+type   bits  tensors      size    error  error (logarithmic)
+Q2_K  2.625        8   5.2 KiB  34.90 %  ████████████████████████
+Q4_0    4.5        8   9.0 KiB  11.15 %  ███████████████████▍      Q4_K beats it
+Q4_K    4.5        8   9.0 KiB   8.63 %  ██████████████████▎
+Q8_0    8.5        8  17.0 KiB   0.71 %  ████████
 
 mixture       size  bits per weight    error  chosen
 Q4_0     278.6 KiB           5.1093  11.15 %  Q4_0 8
