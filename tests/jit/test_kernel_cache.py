@@ -47,7 +47,8 @@ def command(package: Path, *arguments: str) -> list[str]:
 
 
 def environment(package: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1", **more}
+    path = os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 
 def say(cache: Path, package: Path = PACKAGE, **more: str) -> tuple[list[float], int, int]:
