@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from kquant.formats.coordinate_search import coordinate_search
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.k_dot import add_64, scaled, times_bsums
 from kquant.formats.scale_search import (
     ONE,
     ZERO,
     clamp,
-    coordinate_search,
     symmetric_levels,
     symmetric_search,
 )
