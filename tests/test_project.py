@@ -141,7 +141,18 @@ FOUNDATION = {"errors", "types"}
 POLICY = {"roles", "model_facts", "mixtures", "policy"}
 PLAN = {"options", "imatrix", "pruning", "outputs", "plan_types", "plan_checks", "plan"}
 COMPILER = {"kernel_cache", "jit", "simd", "simd_half", "simd_memory", "simd_products"}
-CODEC = COMPILER | {"lanes", "formats", "execute", "validation", "byteorder", "codec", "products", "dot", "matmul", "tensor"}
+CODEC = COMPILER | {
+    "lanes",
+    "formats",
+    "execute",
+    "validation",
+    "byteorder",
+    "codec",
+    "products",
+    "dot",
+    "matmul",
+    "tensor",
+}
 ANALYSIS = {"anatomy", "slabs", "sums", "inspection", "manifest", "verification", "comparison"}
 ANALYSIS |= {"sweep_types", "sweeping"}
 LAYERS = [
