@@ -28,8 +28,8 @@ from kquant.validation import check_finite
 
 __all__ = ["SLAB_ELEMENTS", "Slab", "in_order", "matching", "readable", "slabs"]
 
-SLAB_ELEMENTS = 1 << 18
-"""Elements of a slab; a multiple of every block size."""
+SLAB_ELEMENTS = 1 << 17
+"""Elements of a slab: a multiple of every block size, and a megabyte in float64."""
 QUEUED = 4
 """Slabs under way for each thread."""
 
