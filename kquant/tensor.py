@@ -27,7 +27,24 @@ def _n_axes(item: Any) -> int:
     return array.ndim if array.dtype == np.bool_ else 1
 
 
-class QuantizedTensor:
+class _Operand:
+    """What NumPy's functions take for an array, and `@` for packed rows."""
+
+    __slots__ = ()
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """`array @ tensor` reaches this class through `np.matmul`; all others see an array of values."""
+        if ufunc is np.matmul and method == "__call__" and not options:
+            left, right = inputs
+            if isinstance(right, Transposed):
+                return right.__rmatmul__(left)
+            if isinstance(left, QuantizedTensor):
+                return matmul(left, right)
+        arrays = [np.asarray(x) if isinstance(x, _Operand) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
+
+
+class QuantizedTensor(_Operand):
     """Packed rows with their type and shape.
 
     Indexing the axes before the last gives rows, without copying: the packed bytes stay where they
@@ -51,7 +68,6 @@ class QuantizedTensor:
     """
 
     __slots__ = ("data", "name", "shape", "type")
-    __array_priority__ = 1000  # `array @ tensor` is this class's, not NumPy's
 
     data: npt.NDArray[np.uint8]
     """uint8 (..., row_bytes)."""
@@ -158,7 +174,7 @@ class QuantizedTensor:
         return f"QuantizedTensor({name}{self.type.name}, shape={self.shape}, {self.nbytes} bytes)"
 
 
-class Transposed:
+class Transposed(_Operand):
     """Packed rows taken for columns: what stands on the right of `x @ w.T`, as in a linear layer.
 
     >>> import numpy as np, kquant
@@ -168,7 +184,6 @@ class Transposed:
     """
 
     __slots__ = ("_rows",)
-    __array_priority__ = 1000
 
     def __init__(self, rows: QuantizedTensor) -> None:
         self._rows = rows

