@@ -16,7 +16,6 @@ from kquant.lanes import Lanes, Rows, float_of_half
 
 __all__ = [
     "add_products",
-    "add_quads",
     "bits_at",
     "bytes_of",
     "folded",
@@ -122,12 +121,6 @@ def add_products(total: Lanes, x: Lanes, y: Lanes) -> Lanes:
     """total[0] + x[0] * y[0] + x[1] * y[1], ... as int32, for x and y of int16."""
     products = x.astype(np.int32) * y
     return total + (products[..., ::2] + products[..., 1::2])
-
-
-def add_quads(total: Lanes, u: Lanes, s: Lanes) -> Lanes:
-    """total[0] + u[0] * s[0] + .. + u[3] * s[3], ... as int32, for u of uint8 and s of int8."""
-    products = u.astype(np.int32) * s
-    return total + products.reshape(*products.shape[:-1], -1, 4).sum(axis=-1, dtype=np.int32)
 
 
 def sum_lanes(value: Lanes) -> Any:

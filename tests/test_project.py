@@ -140,7 +140,7 @@ def test_modules_are_documented(name: str) -> None:
 FOUNDATION = {"errors", "types"}
 POLICY = {"roles", "model_facts", "mixtures", "policy"}
 PLAN = {"options", "imatrix", "pruning", "outputs", "plan_types", "plan_checks", "plan"}
-COMPILER = {"kernel_cache", "jit", "simd", "simd_half", "simd_memory", "simd_products"}
+COMPILER = {"kernel_cache", "jit", "simd", "simd_half", "simd_memory", "simd_bytes", "simd_products"}
 CODEC = COMPILER | {
     "lanes",
     "formats",

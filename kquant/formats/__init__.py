@@ -10,9 +10,11 @@ docstring                the formula, the bytes, a picture of the bits, the upst
 `quantize`               kernel: values -> block, in every lane
 `quantize_weighted`      kernel: the same with importance weights; None where ggml ignores them
 `WHOLE_ROW`              True where the weights also need the mean square of the whole row
+`VEC_DOT_TYPE`           the type of the activations that its rows are multiplied with
+`dot`                    kernel: a block times a block of activations -> 8 partial sums in float32
 =======================  ============================================================================
 
-The types whose block is a single number have `decode` and `encode` in the place of `dequantize` and
+The types whose block is a single number have `decode` and `encode` in the place of `dequantize`, `dot` and
 `quantize`.  A new format is a new file: nothing lists the rooms.
 """
 
