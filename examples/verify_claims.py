@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import kquant
 from kquant import TensorType
-from kquant.anatomy import arithmetic
+from kquant.analysis.anatomy import arithmetic
 from kquant.formats import room
 
 WEIGHTS = Path(__file__).parents[1] / "tests" / "golden" / "inputs.npz"

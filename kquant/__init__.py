@@ -48,19 +48,19 @@ from kquant.errors import (
 from kquant.types import FileType, TensorType
 
 if TYPE_CHECKING:
+    from kquant.analysis.comparison import Comparison, compare
+    from kquant.analysis.inspection import Inspection, inspect
+    from kquant.analysis.manifest import Manifest
+    from kquant.analysis.sweeping import Sweep, sweep
+    from kquant.analysis.verification import Verification, verify
     from kquant.codec import dequantize, quantize
-    from kquant.comparison import Comparison, compare
     from kquant.dot import vec_dot
-    from kquant.imatrix import Imatrix, load_imatrix
-    from kquant.inspection import Inspection, inspect
-    from kquant.manifest import Manifest
     from kquant.matmul import matmul
     from kquant.model import Model, open
-    from kquant.plan import Plan, PlanRow, plan
+    from kquant.planning.imatrix import Imatrix, load_imatrix
+    from kquant.planning.plan import Plan, PlanRow, plan
     from kquant.requantize import requantize
-    from kquant.sweeping import Sweep, sweep
     from kquant.tensor import QuantizedTensor
-    from kquant.verification import Verification, verify
 
 __all__ = [
     "Comparison",
@@ -107,33 +107,33 @@ __version__ = "0.1.0"
 
 # public name -> the module that is imported when the name is first used
 _LAZY = {
-    "Comparison": "kquant.comparison",
-    "Imatrix": "kquant.imatrix",
-    "Inspection": "kquant.inspection",
-    "Manifest": "kquant.manifest",
+    "Comparison": "kquant.analysis.comparison",
+    "Imatrix": "kquant.planning.imatrix",
+    "Inspection": "kquant.analysis.inspection",
+    "Manifest": "kquant.analysis.manifest",
     "Model": "kquant.model",
-    "Plan": "kquant.plan",
-    "PlanRow": "kquant.plan",
+    "Plan": "kquant.planning.plan",
+    "PlanRow": "kquant.planning.plan",
     "QuantizedTensor": "kquant.tensor",
-    "Sweep": "kquant.sweeping",
-    "Verification": "kquant.verification",
-    "compare": "kquant.comparison",
+    "Sweep": "kquant.analysis.sweeping",
+    "Verification": "kquant.analysis.verification",
+    "compare": "kquant.analysis.comparison",
     "dequantize": "kquant.codec",
-    "inspect": "kquant.inspection",
-    "load_imatrix": "kquant.imatrix",
+    "inspect": "kquant.analysis.inspection",
+    "load_imatrix": "kquant.planning.imatrix",
     "matmul": "kquant.matmul",
     "open": "kquant.model",
-    "plan": "kquant.plan",
+    "plan": "kquant.planning.plan",
     "quantize": "kquant.codec",
     "requantize": "kquant.requantize",
-    "sweep": "kquant.sweeping",
+    "sweep": "kquant.analysis.sweeping",
     "vec_dot": "kquant.dot",
-    "verify": "kquant.verification",
+    "verify": "kquant.analysis.verification",
 }
 
 
 class _Package(ModuleType):
-    """Loads names on first use, and keeps `kquant.plan` and `kquant.requantize` functions.
+    """Loads names on first use, and keeps `kquant.matmul` and `kquant.requantize` functions.
 
     Importing a submodule sets it as an attribute of its package, which would hide the public
     function of the same name.

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kquant.errors import NonFiniteError, OptionError, ShapeError, UnsupportedTypeError
-from kquant.execute import (
+from kquant.formats import has_room, room
+from kquant.kernels.execute import (
     CHUNK,
     WHOLE,
     Bytes,
@@ -25,7 +26,6 @@ from kquant.execute import (
     dequantize_rows,
     quantize_rows,
 )
-from kquant.formats import has_room, room
 from kquant.types import TensorType
 from kquant.validation import check_finite
 

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from kquant.codec import dequantize, execution_of, packed_rows
 from kquant.errors import ShapeError, UnsupportedTypeError
-from kquant.execute import Bytes, Execution, Floats
 from kquant.formats import room
-from kquant.jit import compiled, kernel
-from kquant.lanes import Rows, as_float
-from kquant.products import no_sum, sum_lanes
+from kquant.kernels.execute import Bytes, Execution, Floats
+from kquant.kernels.jit import compiled, kernel
+from kquant.kernels.lanes import Rows, as_float
+from kquant.kernels.products import no_sum, sum_lanes
 from kquant.types import TensorType
 
 __all__ = ["blocks_of_rows", "dot", "dot_kernel", "dot_numpy", "vec_dot", "vec_dot_type"]

@@ -24,10 +24,10 @@ from kquant.byteorder import swapped
 from kquant.codec import available_threads, execution_of
 from kquant.codec import slab_elements as default_slab_elements
 from kquant.errors import GGUFTruncatedError, NonFiniteError, OptionError, OutputError
-from kquant.execute import WHOLE, aligned_empty, dequantize_rows, quantize_rows
 from kquant.formats import room
 from kquant.gguf import GGUFFile, Writer, read
-from kquant.plan import Plan, plan
+from kquant.kernels.execute import WHOLE, aligned_empty, dequantize_rows, quantize_rows
+from kquant.planning.plan import Plan, plan
 from kquant.types import FileType, TensorType
 from kquant.validation import check_finite
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kquant.errors import OptionError
-from kquant.execute import prepare
 from kquant.formats import has_room, room
+from kquant.kernels.execute import prepare
 from kquant.types import TensorType
 
 __all__ = ["jobs", "warm_up"]
@@ -36,7 +36,7 @@ def warm_up(
     `progress` is called with how many kernels are ready, and how many there are.  Raises `OptionError`
     if the cache is turned off or cannot be written to, besides the errors of `jobs`.
     """
-    from kquant.kernel_cache import cache_folder
+    from kquant.kernels.kernel_cache import cache_folder
 
     todo = jobs(types)
     folder = cache_folder()

@@ -16,7 +16,7 @@ import pytest
 
 import kquant
 from kquant import errors
-from kquant.anatomy import picture
+from kquant.analysis.anatomy import picture
 from kquant.cli import main
 from kquant.formats import has_room
 from kquant.types import TensorType

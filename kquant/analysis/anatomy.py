@@ -74,7 +74,7 @@ def parts(type: TensorType | str | int) -> tuple[Part, ...]:
 
     Raises `UnsupportedTypeError` for the types that kquant has no codec for.
 
-    >>> from kquant.anatomy import parts
+    >>> from kquant.analysis.anatomy import parts
     >>> [(part.name, part.count, part.bits) for part in parts("Q4_K")]
     [('q', 256, 4), ('sc', 8, 6), ('m', 8, 6), ('d', 1, 16), ('dmin', 1, 16)]
     >>> sum(part.total for part in parts("Q4_K"))
@@ -100,7 +100,7 @@ def _bits(values: npt.NDArray[Any], layout: np.dtype[Any], name: str) -> int:
 def arithmetic(type: TensorType | str | int) -> str:
     """The sum that leads to the bits per element.
 
-    >>> from kquant.anatomy import arithmetic
+    >>> from kquant.analysis.anatomy import arithmetic
     >>> print(arithmetic("Q4_K"))
     q 256·4 + sc 8·6 + m 8·6 + d 16 + dmin 16 = 1152 bits / 256 = 4.5
     >>> print(arithmetic("Q8_0"))
@@ -118,7 +118,7 @@ def arithmetic(type: TensorType | str | int) -> str:
 def fields(type: TensorType | str | int) -> tuple[Field, ...]:
     """The fields of the struct, in the order of the bytes.
 
-    >>> from kquant.anatomy import fields
+    >>> from kquant.analysis.anatomy import fields
     >>> [(field.name, field.offset, field.nbytes) for field in fields("Q4_K")]
     [('d', 0, 2), ('dmin', 2, 2), ('scales', 4, 12), ('qs', 16, 128)]
     """
@@ -131,7 +131,7 @@ def picture(type: TensorType | str | int) -> str:
 
     Types without a codec have one line that gives their size.
 
-    >>> from kquant.anatomy import picture
+    >>> from kquant.analysis.anatomy import picture
     >>> print(picture("Q8_0").split("Source")[0].rstrip())
     Q8_0: 8.5 bits per element; a block of 32 with one scale.
     <BLANKLINE>

@@ -8,11 +8,11 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from kquant.analysis.slabs import Slab, in_order, matching, readable, slabs
+from kquant.analysis.sums import ErrorSums
 from kquant.errors import OptionError
 from kquant.gguf import GGUFFile, TensorInfo, read
-from kquant.roles import Role, layer_of, role_of
-from kquant.slabs import Slab, in_order, matching, readable, slabs
-from kquant.sums import ErrorSums
+from kquant.policy.roles import Role, layer_of, role_of
 from kquant.types import TensorType
 
 __all__ = ["Comparison", "GroupError", "TensorError", "Uncompared", "compare"]

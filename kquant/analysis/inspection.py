@@ -14,7 +14,7 @@ import numpy as np
 
 from kquant.errors import UnknownTypeError
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorInfo, read
-from kquant.roles import Role, layer_of, role_of
+from kquant.policy.roles import Role, layer_of, role_of
 from kquant.types import FileType, TensorType
 
 __all__ = ["Entry", "Inspection", "Share", "inspect"]

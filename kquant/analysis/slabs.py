@@ -20,9 +20,9 @@ import numpy.typing as npt
 from kquant.byteorder import PLAIN, swapped
 from kquant.codec import available_threads, execution_of
 from kquant.errors import GGUFTruncatedError, OptionError
-from kquant.execute import dequantize_rows
 from kquant.formats import has_room, room
 from kquant.gguf import GGUFFile, TensorInfo
+from kquant.kernels.execute import dequantize_rows
 from kquant.types import TensorType
 from kquant.validation import check_finite
 

@@ -17,7 +17,7 @@ class ErrorSums:
     """Sums over values a and their counterparts b, in float64; sums of two sets of values add up.
 
     >>> import numpy as np
-    >>> from kquant.sums import ErrorSums
+    >>> from kquant.analysis.sums import ErrorSums
     >>> sums = ErrorSums.of(np.array([3.0, 4.0]), np.array([3.0, 3.0]))
     >>> sums.rmse, sums.relative_rmse, sums.max_error, round(sums.cosine, 4)
     (0.7071067811865476, 0.2, 1.0, 0.9899)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kquant.roles import Role, layer_of, role_of
-from kquant.sums import ErrorSums
+from kquant.analysis.sums import ErrorSums
+from kquant.policy.roles import Role, layer_of, role_of
 from kquant.types import FileType, TensorType
 
 __all__ = ["Mixture", "Point", "Sweep", "TensorSweep"]

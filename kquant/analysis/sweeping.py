@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from kquant import codec
+from kquant.analysis.slabs import SLAB_ELEMENTS, Slab, in_order, matching, slabs
+from kquant.analysis.sums import ErrorSums
+from kquant.analysis.sweep_types import Mixture, Sweep, TensorSweep
 from kquant.errors import OptionError, ShapeError, UnsupportedTypeError
 from kquant.formats import has_room
 from kquant.gguf import GGUFFile, TensorInfo, read
-from kquant.model_facts import ModelFacts
-from kquant.options import file_type_of, target_type
-from kquant.plan import plan
-from kquant.roles import kept_because
-from kquant.slabs import SLAB_ELEMENTS, Slab, in_order, matching, slabs
-from kquant.sums import ErrorSums
-from kquant.sweep_types import Mixture, Sweep, TensorSweep
+from kquant.planning.options import file_type_of, target_type
+from kquant.planning.plan import plan
+from kquant.policy import ModelFacts
+from kquant.policy.roles import kept_because
 from kquant.types import FileType, TensorType
 
 __all__ = ["Mixture", "Sweep", "TensorSweep", "sweep"]

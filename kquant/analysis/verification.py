@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kquant.analysis.manifest import FileRecord, Manifest, TensorRecord
+from kquant.analysis.slabs import Slab, in_order, slabs
 from kquant.errors import GGUFError, GGUFTruncatedError, InvalidDataError
 from kquant.gguf import GGUFFile, read
-from kquant.manifest import FileRecord, Manifest, TensorRecord
-from kquant.slabs import Slab, in_order, slabs
 
 __all__ = ["Problem", "Verification", "verify"]
 

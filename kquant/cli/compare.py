@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kquant.comparison import Comparison, GroupError
-    from kquant.sums import ErrorSums
+    from kquant.analysis.comparison import Comparison, GroupError
+    from kquant.analysis.sums import ErrorSums
 
 __all__ = ["compare"]
 

@@ -19,12 +19,12 @@ import click
 from rich.text import Text
 
 import kquant
+from kquant.analysis.comparison import GroupError
 from kquant.cli import show
-from kquant.comparison import GroupError
 from kquant.errors import KQuantError
 
 if TYPE_CHECKING:
-    from kquant.plan import Plan
+    from kquant.planning.plan import Plan
     from kquant.types import TensorType
 
 __all__ = ["demo"]

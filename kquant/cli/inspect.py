@@ -9,14 +9,14 @@ import click
 
 import kquant
 from kquant.cli import show
-from kquant.roles import role_of
+from kquant.policy.roles import role_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
 
-    from kquant.inspection import Entry, Inspection, Share
+    from kquant.analysis.inspection import Entry, Inspection, Share
 
 __all__ = ["inspect"]
 

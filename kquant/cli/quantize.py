@@ -13,7 +13,7 @@ import click
 import kquant
 from kquant.cli import show
 from kquant.errors import OptionError, UnknownTypeError
-from kquant.options import (
+from kquant.planning.options import (
     compile_patterns,
     parse_override,
     parse_prune_layers,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Task
     from typing_extensions import Self
 
-    from kquant.plan import Plan, PlanRow
+    from kquant.planning.plan import Plan, PlanRow
     from kquant.types import TensorType
 
 __all__ = [

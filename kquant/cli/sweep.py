@@ -12,14 +12,14 @@ from rich.text import Text
 import kquant
 from kquant.cli import show
 from kquant.errors import UnknownTypeError
-from kquant.options import file_type_of, target_type
+from kquant.planning.options import file_type_of, target_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import RenderableType
 
-    from kquant.sweeping import Sweep
+    from kquant.analysis.sweeping import Sweep
 
 __all__ = ["sweep"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kquant.anatomy import arithmetic, fields, parts, picture
+from kquant.analysis.anatomy import arithmetic, fields, parts, picture
 from kquant.cli import show
 from kquant.errors import UnknownTypeError
 from kquant.formats import has_room

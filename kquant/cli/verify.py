@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kquant.verification import Verification
+    from kquant.analysis.verification import Verification
 
 __all__ = ["verify"]
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from kquant.formats.fields import Bytes
 from kquant.formats.scale_search import ZERO, affine_levels, affine_search, clamp
-from kquant.jit import kernel
-from kquant.lanes import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import (
     Lanes,
     Rows,
     as_int,

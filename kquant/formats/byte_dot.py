@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, as_float, count_up, run_half
-from kquant.products import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import Lanes, Rows, as_float, count_up, run_half
+from kquant.kernels.products import (
     add_products,
     bytes_of,
     joined,

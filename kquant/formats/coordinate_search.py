@@ -8,8 +8,19 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, clamp, largest_magnitude
-from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, load, nearest_int, round_even, store, update, update_rows, where, zeros
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import (
+    Lanes,
+    Rows,
+    load,
+    nearest_int,
+    round_even,
+    store,
+    update,
+    update_rows,
+    where,
+    zeros,
+)
 
 f32 = np.float32
 ALMOST_HALF = f32(0.499)

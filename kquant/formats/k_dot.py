@@ -5,9 +5,9 @@ from __future__ import annotations
 from kquant.formats.affine_block import SCALES
 from kquant.formats.q8_k import BSUMS, QS
 from kquant.formats.q8_k import D as D_OF_ACTIVATIONS
-from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, as_float, run_half
-from kquant.products import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import Lanes, Rows, as_float, run_half
+from kquant.kernels.products import (
     add_products,
     joined,
     load_bytes,

@@ -14,8 +14,8 @@ from kquant.formats.scale_search import (
     symmetric_levels,
     symmetric_search,
 )
-from kquant.jit import kernel
-from kquant.lanes import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import (
     Lanes,
     Rows,
     as_int,

@@ -23,8 +23,8 @@ from kquant.formats.affine_block import remember, requantize, search_weighted
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.k_dot import add_64, scaled_affine, times_bsums
 from kquant.formats.scale_search import ZERO, affine_search, positive_search
-from kquant.jit import kernel
-from kquant.lanes import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import (
     Lanes,
     Rows,
     as_float,
@@ -41,7 +41,7 @@ from kquant.lanes import (
     where,
     zeros,
 )
-from kquant.products import bits_at, folded, load_bytes, no_sum, repeated, shorts_of
+from kquant.kernels.products import bits_at, folded, load_bytes, no_sum, repeated, shorts_of
 from kquant.types import TensorType
 
 TYPE = TensorType.Q2_K

@@ -31,8 +31,8 @@ from kquant.formats.scale_search import (
     symmetric_search,
 )
 from kquant.formats.symmetric_block import largest_scale, requantize
-from kquant.jit import kernel
-from kquant.lanes import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import (
     Lanes,
     Rows,
     as_float,
@@ -48,7 +48,7 @@ from kquant.lanes import (
     where,
     zeros,
 )
-from kquant.products import bits_at, folded, joined, load_bytes, no_sum, repeated, shorts_of
+from kquant.kernels.products import bits_at, folded, joined, load_bytes, no_sum, repeated, shorts_of
 from kquant.types import TensorType
 
 TYPE = TensorType.Q3_K

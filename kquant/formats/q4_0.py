@@ -21,9 +21,9 @@ import numpy as np
 from kquant.formats.byte_dot import levels, symmetric_dot
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.legacy_block import run_nibbles, store_nibbles, symmetric_block, symmetric_weighted
-from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
-from kquant.products import signed
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.products import signed
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_0

@@ -22,8 +22,8 @@ import numpy as np
 from kquant.formats.byte_dot import affine_dot, levels
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.legacy_block import affine_block, affine_weighted, run_nibbles, store_nibbles
-from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_1

@@ -34,8 +34,8 @@ from kquant.formats.affine_block import (
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.k_dot import add_64, scale_min_shorts, scaled_affine, times_bsums
 from kquant.formats.scale_search import positive_search
-from kquant.jit import kernel
-from kquant.lanes import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import (
     Lanes,
     Rows,
     as_float,
@@ -48,7 +48,7 @@ from kquant.lanes import (
     store_half,
     store_run,
 )
-from kquant.products import bits_at, folded, load_bytes, no_sum, repeated
+from kquant.kernels.products import bits_at, folded, load_bytes, no_sum, repeated
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_K

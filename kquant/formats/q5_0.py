@@ -39,9 +39,9 @@ from kquant.formats.legacy_block import (
     symmetric_block,
     symmetric_weighted,
 )
-from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
-from kquant.products import signed
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.products import signed
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_0

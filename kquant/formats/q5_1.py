@@ -40,8 +40,8 @@ from kquant.formats.legacy_block import (
     store_fifth_bits,
     store_nibbles,
 )
-from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_1

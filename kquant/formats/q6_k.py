@@ -24,8 +24,8 @@ from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread
 from kquant.formats.k_dot import add_64, scaled, times_bsums
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, symmetric_levels, symmetric_search
 from kquant.formats.symmetric_block import largest_scale, requantize
-from kquant.jit import kernel
-from kquant.lanes import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import (
     Lanes,
     Rows,
     as_float,
@@ -42,7 +42,15 @@ from kquant.lanes import (
     store_run,
     where,
 )
-from kquant.products import bits_at, folded, load_bytes, load_signed_bytes, no_sum, repeated, shorts_of
+from kquant.kernels.products import (
+    bits_at,
+    folded,
+    load_bytes,
+    load_signed_bytes,
+    no_sum,
+    repeated,
+    shorts_of,
+)
 from kquant.types import TensorType
 
 TYPE = TensorType.Q6_K

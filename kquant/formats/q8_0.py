@@ -19,9 +19,9 @@ import numpy as np
 from kquant.formats.byte_block import round_bytes
 from kquant.formats.byte_dot import symmetric_dot
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
-from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, as_float, load_run_signed, run_half, store_half, store_run
-from kquant.products import load_signed_bytes
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import Lanes, Rows, as_float, load_run_signed, run_half, store_half, store_run
+from kquant.kernels.products import load_signed_bytes
 from kquant.types import TensorType
 
 TYPE = TensorType.Q8_0

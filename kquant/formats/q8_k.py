@@ -21,8 +21,8 @@ import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.formats.scale_search import ONE, ZERO, largest_magnitude
-from kquant.jit import kernel
-from kquant.lanes import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import (
     Rows,
     as_float,
     as_int,

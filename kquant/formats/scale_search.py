@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.jit import kernel
-from kquant.lanes import (
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import (
     CALM,
     Lanes,
     Rows,

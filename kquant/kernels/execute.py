@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kquant.jit import compiled, kernel, lane_count
-from kquant.lanes import (
+from kquant.kernels.jit import compiled, kernel, lane_count
+from kquant.kernels.lanes import (
     Rows,
     as_int,
     bits_of_float,

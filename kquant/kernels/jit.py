@@ -32,7 +32,7 @@ def kernel(function: _F) -> _F:
 
 def lane_count() -> int:
     """Blocks that a compiled kernel works on at a time."""
-    from kquant.simd import LANES
+    from kquant.kernels.simd import LANES
 
     return LANES
 
@@ -51,7 +51,7 @@ def compiled(driver: Callable[..., Any], signature: str, name: str, **kernels: C
         if name not in _ready:
             import numba
 
-            from kquant.kernel_cache import KernelCache
+            from kquant.kernels.kernel_cache import KernelCache
 
             function = _linked(driver, kernels)
             dispatcher = numba.njit(**_OPTIONS)(function)
@@ -88,7 +88,7 @@ def _inner(function: Callable[..., Any]) -> Any:
     if function not in _ready:
         import numba
 
-        from kquant import simd_half, simd_memory, simd_products  # noqa: F401  teach Numba the vocabulary
+        from kquant.kernels import simd_half, simd_memory, simd_products  # noqa: F401  teach Numba the vocabulary
 
         _ready[function] = numba.njit(**_OPTIONS, forceinline=True)(_linked(function, {}))
     return _ready[function]

@@ -29,13 +29,14 @@ import platformdirs
 from numba.core.caching import CompileResultCacheImpl, _Cache
 from numba.core.registry import cpu_target
 
-from kquant.jit import LOADED
+from kquant.kernels.jit import LOADED
 
 __all__ = ["KernelCache", "cache_folder"]
 
-SOURCES = ("*.py", "formats/*.py")
+SOURCES = ("*.py", "kernels/*.py", "formats/*.py")
 """All that may decide the machine code, and some that does not: a file that is missed here is stale code."""
 
+PACKAGE = Path(__file__).parents[1]
 _DIGEST_BYTES = 32
 
 
@@ -61,7 +62,7 @@ def _root() -> Path | None:
 
 
 def _sources() -> list[Path]:
-    return sorted(source for pattern in SOURCES for source in Path(__file__).parent.glob(pattern))
+    return sorted(source for pattern in SOURCES for source in PACKAGE.glob(pattern))
 
 
 def _is_upgraded() -> bool:

@@ -9,7 +9,7 @@ A kernel is written for *one* block and runs for many at a time.  Two kinds of v
   and dot products, in which no order of sums decides, use these.
 
 NumPy executes a kernel as it stands: a vector is a NumPy array.  Numba compiles the same text to
-SIMD: `kquant.simd` teaches it that a vector is an LLVM vector register.  Kernels therefore use
+SIMD: `kquant.kernels.simd` teaches it that a vector is an LLVM vector register.  Kernels therefore use
 operators on vectors, `np.abs`, `np.sqrt`, `np.minimum`, `np.maximum`, `np.fmax`, `np.all`, and the
 functions below.
 """
@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kquant.jit import kernel
+from kquant.kernels.jit import kernel
 
 __all__ = [
     "Lanes",

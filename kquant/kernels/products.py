@@ -1,7 +1,7 @@
 """The vocabulary of dot products: bytes and 16-bit integers inside a block, and sums of their products.
 
-What `kquant.lanes` is to the searches, this is to `dot`.  NumPy executes the functions below; Numba
-compiles them to the CPU's own instructions for such sums (`kquant.simd_products`).  Bytes keep their
+What `kquant.kernels.lanes` is to the searches, this is to `dot`.  NumPy executes the functions below; Numba
+compiles them to the CPU's own instructions for such sums (`kquant.kernels.simd_products`).  Bytes keep their
 8 bits under `&`, `|`, `<<` and `>>`, so that a register holds as many of them as it can.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kquant.jit import kernel
-from kquant.lanes import Lanes, Rows, float_of_half
+from kquant.kernels.jit import kernel
+from kquant.kernels.lanes import Lanes, Rows, float_of_half
 
 __all__ = [
     "add_products",

@@ -1,6 +1,6 @@
-"""Teaches Numba the vocabulary of `kquant.lanes`: a vector of lanes is an LLVM vector register.
+"""Teaches Numba the vocabulary of `kquant.kernels.lanes`: a vector of lanes is an LLVM vector register.
 
-Imported by `kquant.jit` only, when the first kernel is compiled.  Nothing here knows a CPU: LLVM
+Imported by `jit` only, when the first kernel is compiled.  Nothing here knows a CPU: LLVM
 lowers a vector that is wider than a register to several registers.
 """
 
@@ -18,7 +18,7 @@ from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import models, overload, register_model
 
-from kquant import lanes
+from kquant.kernels import lanes
 
 __all__ = ["HAS_HALF", "LANES", "LanesType", "teach", "vector"]
 
@@ -26,7 +26,7 @@ _TRIPLE, _, _FEATURES = cpu_target.target_context.codegen().magic_tuple()  # tho
 LANES = 64 if "+avx512f" in _FEATURES else 32
 """Blocks that a search works on at a time; the results do not depend on it."""
 HAS_HALF = "+f16c" in _FEATURES or _TRIPLE.startswith(("aarch64", "arm64"))
-"""Whether the processor converts fp16 numbers; see `kquant.simd_half` for the others."""
+"""Whether the processor converts fp16 numbers; see `kquant.kernels.simd_half` for the others."""
 
 I32 = ir.IntType(32)
 _ELEMENTS = {

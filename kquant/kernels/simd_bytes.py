@@ -1,6 +1,6 @@
-"""Teaches Numba the part of `kquant.products` that moves bytes and 16-bit integers; and what the CPU has.
+"""Teaches Numba the part of `products` that moves bytes and 16-bit integers; and what the CPU has.
 
-Imported by `kquant.jit` only, when the first kernel is compiled.  What the CPU has is what LLVM says
+Imported by `jit` only, when the first kernel is compiled.  What the CPU has is what LLVM says
 it has.  Without any of it, as on ARM, and with the environment variable `KQUANT_PORTABLE` set, LLVM makes
 of everything what it can.  The values are the same.
 """
@@ -16,9 +16,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 
-from kquant import products
-from kquant.simd import I32, LanesType, teach
-from kquant.simd_memory import _pointer
+from kquant.kernels import products
+from kquant.kernels.simd import I32, LanesType, teach
+from kquant.kernels.simd_memory import _pointer
 
 __all__ = ["I8", "I16", "assembly", "has", "is_portable", "register_bits", "shuffle", "side_by_side", "widen"]
 

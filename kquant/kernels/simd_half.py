@@ -1,7 +1,7 @@
 """Teaches Numba fp16 on processors that cannot convert it: integers instead.
 
 LLVM would call a function that Numba does not bring along (`__truncsfhf2`), which ends the process.
-Imported by `kquant.jit` only, when the first kernel is compiled.
+Imported by `jit` only, when the first kernel is compiled.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from kquant import lanes
-from kquant.simd import HAS_HALF
+from kquant.kernels import lanes
+from kquant.kernels.simd import HAS_HALF
 
 __all__ = ["float_of_half", "half_bits"]
 
@@ -28,7 +28,7 @@ _HALF_BITS = 126 << 23
 
 
 def half_bits(value: Any) -> Any:
-    """As `kquant.lanes.half_bits`."""
+    """As `kquant.kernels.lanes.half_bits`."""
     bits = lanes.bits_of_float(value)
     size = bits & 0x7FFFFFFF
     # the last bit of a subnormal fp16 is worth what the last bit of 0.5 is: the addition rounds to it
@@ -39,7 +39,7 @@ def half_bits(value: Any) -> Any:
 
 
 def float_of_half(bits: Any) -> Any:
-    """As `kquant.lanes.float_of_half`."""
+    """As `kquant.kernels.lanes.float_of_half`."""
     size = (bits & _SIZE) << _DROPPED
     normal = size + _BIAS
     subnormal = lanes.bits_of_float(lanes.float_of_bits(normal + _ONE_EXPONENT) - _SMALLEST_NORMAL)

@@ -1,6 +1,6 @@
-"""Teaches Numba the part of `kquant.lanes` that touches memory: rows, runs and tiles.
+"""Teaches Numba the part of `kquant.kernels.lanes` that touches memory: rows, runs and tiles.
 
-Imported by `kquant.jit` only, when the first kernel is compiled.
+Imported by `jit` only, when the first kernel is compiled.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from kquant import lanes
-from kquant.simd import I32, LANES, LanesType, teach, vector
+from kquant.kernels import lanes
+from kquant.kernels.simd import I32, LANES, LanesType, teach, vector
 
 STORED = 8
 """Numbers that `store_run` stores at a time."""

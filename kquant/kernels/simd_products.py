@@ -1,6 +1,6 @@
-"""Teaches Numba the sums of `kquant.products`, in as few instructions as the CPU has for them.
+"""Teaches Numba the sums of `kquant.kernels.products`, in as few instructions as the CPU has for them.
 
-Imported by `kquant.jit` only, when the first kernel is compiled.  Where there are no such instructions the
+Imported by `jit` only, when the first kernel is compiled.  Where there are no such instructions the
 sums are spelled out.  The integers are the same.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from kquant import products
-from kquant.simd import I32, LanesType, teach
-from kquant.simd_bytes import I16, assembly, has, register_bits, shuffle, side_by_side, widen
+from kquant.kernels import products
+from kquant.kernels.simd import I32, LanesType, teach
+from kquant.kernels.simd_bytes import I16, assembly, has, register_bits, shuffle, side_by_side, widen
 
 
 def _intrinsic(builder: Any, name: str, result: Any, *args: Any) -> Any:

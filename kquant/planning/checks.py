@@ -9,10 +9,10 @@ from typing import Final
 from kquant.errors import ImatrixError, KQuantError, OptionError, UnsupportedTypeError
 from kquant.formats import has_room
 from kquant.gguf import TensorInfo
-from kquant.imatrix import Imatrix
-from kquant.plan_types import PlanRow
+from kquant.planning.imatrix import Imatrix
+from kquant.planning.plan_types import PlanRow
 from kquant.policy import PolicyOptions, needs_imatrix
-from kquant.roles import Role, is_token_embedding, role_of
+from kquant.policy.roles import Role, is_token_embedding, role_of
 from kquant.types import FileType, TensorType
 
 __all__ = ["check_codecs", "find_notes", "find_problems", "lacks_imatrix", "weights_key"]

@@ -17,8 +17,8 @@ from typing import Final
 
 from kquant.errors import GGUFError
 from kquant.gguf import GGUFValueType, Metadata
-from kquant.imatrix import Imatrix
-from kquant.options import MAX_TEXT_BYTES, Override
+from kquant.planning.imatrix import Imatrix
+from kquant.planning.options import MAX_TEXT_BYTES, Override
 from kquant.types import TensorType
 
 __all__ = ["copied_file_type", "first_metadata", "split_metadata"]

@@ -14,15 +14,14 @@ from contextlib import nullcontext
 
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorInfo, TensorSpec, layout, read, split_path
 from kquant.gguf.spec import ByteOrder
-from kquant.imatrix import Imatrix, load_imatrix
-from kquant.model_facts import ModelFacts
-from kquant.options import TensorTypes, compile_patterns, file_type_of, parse_override, target_type
-from kquant.outputs import copied_file_type, first_metadata, split_metadata
-from kquant.plan_checks import check_codecs, find_notes, find_problems, lacks_imatrix, weights_key
-from kquant.plan_types import OutputFile, Plan, PlanRow
-from kquant.policy import Decision, PolicyOptions, TensorFacts, decide
-from kquant.pruning import prune
-from kquant.roles import layer_of, processing_order
+from kquant.planning.checks import check_codecs, find_notes, find_problems, lacks_imatrix, weights_key
+from kquant.planning.imatrix import Imatrix, load_imatrix
+from kquant.planning.options import TensorTypes, compile_patterns, file_type_of, parse_override, target_type
+from kquant.planning.outputs import copied_file_type, first_metadata, split_metadata
+from kquant.planning.plan_types import OutputFile, Plan, PlanRow
+from kquant.planning.pruning import prune
+from kquant.policy import Decision, ModelFacts, PolicyOptions, TensorFacts, decide
+from kquant.policy.roles import layer_of, processing_order
 from kquant.types import FileType, TensorType
 
 __all__ = ["OutputFile", "Plan", "PlanRow", "plan"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kquant.imatrix import Imatrix
+    from kquant.planning.imatrix import Imatrix
 
 __all__ = ["OutputFile", "Plan", "PlanRow"]
 

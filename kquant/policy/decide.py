@@ -6,12 +6,12 @@ https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp.
 
 The order of the questions, for one tensor:
 
-1. May it be quantized at all?  (`kquant.roles.kept_because`)
+1. May it be quantized at all?  (`kquant.policy.roles.kept_because`)
 2. Do `token_embedding_type` or `output_tensor_type` name it?
 3. Is the file type F32, F16 or BF16?  Then that.
 4. Does a pattern of `tensor_types` match its name?  The first that does wins.
 5. `pure`?  Then the default type of the file type.
-6. The rules of its role, by its position among the tensors of that role.  (`kquant.mixtures`)
+6. The rules of its role, by its position among the tensors of that role.  (`kquant.policy.mixtures`)
 7. After 4 to 6: does the type fit the row length?  If not, one with smaller blocks, or F16.
 """
 
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from kquant.errors import ShapeError
-from kquant.mixtures import RULES, Place
-from kquant.model_facts import ModelFacts
-from kquant.roles import Role, is_token_embedding, kept_because, layer_of, role_of
+from kquant.policy.mixtures import RULES, Place
+from kquant.policy.model_facts import ModelFacts
+from kquant.policy.roles import Role, is_token_embedding, kept_because, layer_of, role_of
 from kquant.types import FileType, TensorType
 
 __all__ = ["Decision", "PolicyOptions", "TensorFacts", "decide", "needs_imatrix"]
@@ -93,7 +93,7 @@ class Decision(NamedTuple):
 
 
 def decide(tensors: Sequence[TensorFacts], facts: ModelFacts, options: PolicyOptions) -> list[Decision]:
-    """The type of every tensor; `tensors` come in the order of `kquant.roles.processing_order`.
+    """The type of every tensor; `tensors` come in the order of `kquant.policy.roles.processing_order`.
 
     Positions count: the attn_v of the first layers is not treated as the rest.  As upstream, tensors
     whose type the user names are not counted, so that naming some moves the rest of the mixture.

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from kquant.model_facts import ModelFacts
-from kquant.roles import Role
+from kquant.policy.model_facts import ModelFacts
+from kquant.policy.roles import Role
 from kquant.types import FileType, TensorType
 
 __all__ = ["RULES", "Condition", "Place", "Rule"]

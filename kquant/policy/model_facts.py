@@ -13,7 +13,7 @@ from operator import index
 from typing import Any, Final
 
 from kquant.errors import GGUFError
-from kquant.roles import layer_of
+from kquant.policy.roles import layer_of
 
 __all__ = ["ModelFacts"]
 

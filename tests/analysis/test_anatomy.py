@@ -1,4 +1,4 @@
-"""What `kquant.anatomy` says of a block, against the published arithmetic and against the rooms."""
+"""What `kquant.analysis.anatomy` says of a block, against the published arithmetic and against the rooms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from kquant.anatomy import arithmetic, fields, parts, picture
+from kquant.analysis.anatomy import arithmetic, fields, parts, picture
 from kquant.errors import UnsupportedTypeError
 from kquant.formats import has_room, room
 from kquant.types import TensorType

@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 import kquant
+from kquant.analysis.slabs import slabs
 from kquant.errors import InvalidDataError, OptionError
 from kquant.gguf import read
-from kquant.roles import Role
-from kquant.slabs import slabs
+from kquant.policy.roles import Role
 from support.files import GOLDEN
 from support.small_models import heavy_tailed, packed, raw, write_model, write_swapped
 

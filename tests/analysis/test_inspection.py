@@ -11,7 +11,7 @@ import pytest
 
 import kquant
 from kquant.gguf import GGUFValueType, Metadata, TensorSpec, Writer, layout, read
-from kquant.roles import Role
+from kquant.policy.roles import Role
 from support.files import GOLDEN, MODELS, name_of
 from support.small_models import heavy_tailed, packed, write_model
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kquant.sums import ErrorSums
+from kquant.analysis.sums import ErrorSums
 
 RANDOM = np.random.default_rng(0)
 A = RANDOM.standard_normal(1000).astype(np.float32)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import kquant
+from kquant.analysis.sums import ErrorSums
+from kquant.analysis.sweeping import MIXTURES, TYPES
 from kquant.errors import InvalidDataError, OptionError, UnknownTypeError, UnsupportedTypeError
 from kquant.gguf import read
-from kquant.sums import ErrorSums
-from kquant.sweeping import MIXTURES, TYPES
 from kquant.types import FileType, TensorType
 from support.files import GOLDEN
 from support.small_models import heavy_tailed, packed, raw, write_model, write_swapped

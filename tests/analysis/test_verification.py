@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import kquant
+from kquant.analysis.manifest import Manifest
+from kquant.analysis.slabs import Slab, in_order
 from kquant.errors import GGUFTruncatedError, ManifestError, OptionError, OutputError
 from kquant.gguf import read
-from kquant.manifest import Manifest
-from kquant.slabs import Slab, in_order
 from support.files import GOLDEN, GOLDEN_FILES, name_of
 from support.small_models import heavy_tailed, packed, raw, write_model
 

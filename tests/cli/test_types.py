@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kquant.anatomy import picture
+from kquant.analysis.anatomy import picture
 from kquant.cli import main
 from kquant.types import FileType, TensorType
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kquant.dot import vec_dot, vec_dot_type
-from kquant.execute import Execution
+from kquant.kernels.execute import Execution
 from support import golden
 
 INDEX = golden.document("vec_dot/index.json")

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from kquant.dot import vec_dot, vec_dot_type
-from kquant.execute import Execution
 from kquant.formats import room
+from kquant.kernels.execute import Execution
 from kquant.types import TensorType
 
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")

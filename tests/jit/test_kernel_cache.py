@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import kquant
-from kquant import codec, jit, kernel_cache
-from kquant.kernel_cache import SOURCES, cache_folder
+from kquant import codec
+from kquant.kernels import jit, kernel_cache
+from kquant.kernels.kernel_cache import SOURCES, cache_folder
 
 PACKAGE = Path(kquant.__file__).parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
@@ -30,7 +31,8 @@ VALUES = list(range(32))
 SAY = """
 import json, sys
 import numpy as np
-from kquant import codec, jit
+from kquant import codec
+from kquant.kernels import jit
 assert codec.__file__.startswith(sys.argv[1]), codec.__file__
 if len(sys.argv) > 2:
     print("loaded", flush=True)
@@ -139,11 +141,11 @@ DOUBLED = [2 * value for value in VALUES]
 EDITS = {
     "room": ("formats/q8_0.py", "QS, 32)) * run_half(", "QS, 32)) * 2 * run_half("),
     "helper": (
-        "lanes.py",
+        "kernels/lanes.py",
         "| (load_run(block, at + 1, 1) << 8)",
         "| ((load_run(block, at + 1, 1) + 4) << 8)",
     ),
-    "lowering": ("simd.py", "b.sitofp(x, out))", "b.sitofp(b.add(x, x), out))"),
+    "lowering": ("kernels/simd.py", "b.sitofp(x, out))", "b.sitofp(b.add(x, x), out))"),
 }
 
 
@@ -215,8 +217,9 @@ def test_another_processor_has_another_folder_and_the_same_values(tmp_path: Path
 def test_all_that_decides_the_code_decides_the_folder() -> None:
     """Drivers and rooms import nothing that does not count."""
     known = {path.relative_to(PACKAGE).as_posix() for pattern in SOURCES for path in PACKAGE.glob(pattern)}
-    assert known >= {"execute.py", "lanes.py", "jit.py", "simd.py", "types.py", "formats/q8_0.py"}
-    code = "import sys, kquant.execute, kquant.kernel_cache, kquant.formats\n"
+    assert known >= {f"kernels/{name}.py" for name in ("execute", "lanes", "simd")}
+    assert known >= {"types.py", "formats/q8_0.py"}
+    code = "import sys, kquant.kernels.execute, kquant.kernels.kernel_cache, kquant.formats\n"
     code += "from kquant.formats import has_room, room\n"
     code += "for t in kquant.TensorType: has_room(t) and room(t)\n"
     code += "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('kquant')), sep=chr(10))"

@@ -15,9 +15,9 @@ import pytest
 from numba.core.errors import TypingError
 from numpy.typing import NDArray
 
-from kquant import jit, simd_half
-from kquant.jit import compiled, kernel, lane_count
-from kquant.lanes import (
+from kquant.kernels import jit, simd_half
+from kquant.kernels.jit import compiled, kernel, lane_count
+from kquant.kernels.lanes import (
     CALM,
     FEW,
     Lanes,
@@ -361,7 +361,8 @@ def test_halves_without_a_processor_that_knows_them() -> None:
 def test_a_processor_without_halves_gives_the_same_bytes(tmp_path: Path) -> None:
     """LLVM has no instruction for it there, and Numba no function."""
     code = (
-        "import sys, numpy as np; from kquant import codec, simd; assert not simd.HAS_HALF\n"
+        "import sys, numpy as np; from kquant import codec; from kquant.kernels import simd\n"
+        "assert not simd.HAS_HALF\n"
         "codec.dequantize(np.arange(65536, dtype='<u2').view(np.uint8), 'F16').tofile(sys.argv[1])\n"
         "codec.quantize(np.load(sys.argv[2]), 'F16').tofile(sys.argv[1] + '2')"
     )

@@ -6,7 +6,7 @@ import pytest
 
 import kquant
 from kquant.errors import KQuantError
-from kquant.plan import Plan
+from kquant.planning.plan import Plan
 from support.runs import Run, describe, runs
 
 KNOWN = [run for folder in ("gguf", "smollm2") for run in runs(folder)]

@@ -12,7 +12,7 @@ import pytest
 
 import kquant
 from kquant.errors import OptionError, UnknownTypeError
-from kquant.options import (
+from kquant.planning.options import (
     Override,
     PlanOptions,
     compile_patterns,

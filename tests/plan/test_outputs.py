@@ -6,9 +6,9 @@ import pytest
 
 from kquant.errors import GGUFError
 from kquant.gguf import GGUFValueType, Metadata
-from kquant.imatrix import Imatrix
-from kquant.options import Override
-from kquant.outputs import copied_file_type, first_metadata, split_metadata
+from kquant.planning.imatrix import Imatrix
+from kquant.planning.options import Override
+from kquant.planning.outputs import copied_file_type, first_metadata, split_metadata
 from kquant.types import TensorType
 from support.runs import describe
 

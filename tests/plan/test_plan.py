@@ -24,8 +24,8 @@ from kquant.errors import (
     UnsupportedTypeError,
 )
 from kquant.gguf import GGUFValueType, read
-from kquant.imatrix import Imatrix
-from kquant.plan import Plan, PlanRow
+from kquant.planning.imatrix import Imatrix
+from kquant.planning.plan import Plan, PlanRow
 from kquant.policy import TensorFacts
 from kquant.types import FileType, TensorType
 from support.model_files import metadata_of, write_sparse

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kquant.errors import OptionError
-from kquant.pruning import prune
-from kquant.roles import layer_of
+from kquant.planning.pruning import prune
+from kquant.policy.roles import layer_of
 
 
 def test_names_without_a_layer_stay() -> None:

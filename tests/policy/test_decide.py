@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kquant.errors import ShapeError
-from kquant.model_facts import ModelFacts
-from kquant.policy import Decision, PolicyOptions, TensorFacts, decide, needs_imatrix
-from kquant.roles import processing_order
+from kquant.policy import Decision, ModelFacts, PolicyOptions, TensorFacts, decide, needs_imatrix
+from kquant.policy.roles import processing_order
 from kquant.types import FileType, TensorType
 from support.models import LLAMA_2_7B, decoder
 

@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from kquant.mixtures import RULES, Place, Rule
-from kquant.model_facts import ModelFacts
-from kquant.roles import Role
+from kquant.policy import ModelFacts
+from kquant.policy.mixtures import RULES, Place, Rule
+from kquant.policy.roles import Role
 from kquant.types import FileType
 
 PLACES = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kquant.errors import GGUFError
-from kquant.model_facts import ModelFacts
+from kquant.policy import ModelFacts
 
 
 def facts(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kquant.roles import Role, is_token_embedding, kept_because, layer_of, processing_order, role_of
+from kquant.policy.roles import Role, is_token_embedding, kept_because, layer_of, processing_order, role_of
 
 
 @pytest.mark.parametrize(

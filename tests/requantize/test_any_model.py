@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import kquant
 from kquant import codec
-from kquant.imatrix import Imatrix
+from kquant.planning.imatrix import Imatrix
 from kquant.types import TensorType
 from support.small_models import heavy_tailed, write_model
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from kquant.model_facts import ModelFacts
-from kquant.policy import Decision, PolicyOptions, TensorFacts, decide
-from kquant.roles import processing_order
+from kquant.policy import Decision, ModelFacts, PolicyOptions, TensorFacts, decide
+from kquant.policy.roles import processing_order
 from kquant.types import FileType, TensorType
 
 Shapes = Mapping[str, tuple[int, ...]]

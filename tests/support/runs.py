@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kquant.gguf import GGUFValueType, Metadata
-from kquant.options import file_type_of, parse_prune_layers, parse_tensor_type, read_tensor_types
+from kquant.planning.options import file_type_of, parse_prune_layers, parse_tensor_type, read_tensor_types
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
