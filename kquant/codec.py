@@ -41,6 +41,9 @@ __all__ = [
     "validate",
 ]
 
+LARGEST_SLAB = 1 << 21
+"""Elements that a thread takes at a time at most where they need no copy first."""
+
 
 def has_codec(type: TensorType | str | int) -> bool:
     """Whether kquant can quantize to, and dequantize from, this type.
@@ -109,7 +112,9 @@ def quantize(
         if block != WHOLE:
             _refuse(tensor_type, rows[first:last], first, values.shape)
 
-    with row_slabs(threads, len(rows), n_per_row, slab_elements(how)) as each_slab:
+    as_they_are = values.dtype == np.float32 and values.flags.c_contiguous
+    size = _larger_slabs(threads, values.size, how) if as_they_are else slab_elements(how)
+    with row_slabs(threads, len(rows), n_per_row, size) as each_slab:
         each_slab(slab)
     return out
 
@@ -156,7 +161,7 @@ def dequantize(
         aligned = np.require(packed[first:last], requirements=["C", "A"])
         dequantize_rows(codec, aligned, rows[first:last], how)
 
-    with row_slabs(threads, len(rows), n_per_row, slab_elements(how)) as each_slab:
+    with row_slabs(threads, len(rows), n_per_row, _larger_slabs(threads, rows.size, how)) as each_slab:
         each_slab(slab)
     return out
 
@@ -207,6 +212,12 @@ def execution_of(asked: Execution | None) -> Execution:
 def slab_elements(execution: Execution) -> int:
     """Elements that a thread takes at a time: what fits the cache, or what outweighs NumPy's overhead."""
     return 1 << 18 if execution == "numba" else CHUNK << 8
+
+
+def _larger_slabs(threads: int | None, n_elements: int, execution: Execution) -> int:
+    """Slabs that are not copied first: the fewer the better, as long as no thread waits for another's last."""
+    share = n_elements // (4 * (threads or available_threads()))
+    return max(slab_elements(execution), min(share, LARGEST_SLAB))
 
 
 def _as_float32(values: npt.NDArray[Any]) -> Floats:

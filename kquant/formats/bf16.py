@@ -17,7 +17,7 @@ import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.kernels.jit import kernel
-from kquant.kernels.lanes import Lanes, bits_of_float, float_of_bits, where
+from kquant.kernels.lanes import Lanes, bits_of_float, float_of_bits
 from kquant.types import TensorType
 
 TYPE = TensorType.BF16
@@ -44,6 +44,4 @@ def decode(bits: Lanes) -> Lanes:
 @kernel
 def encode(value: Lanes) -> Lanes:
     bits = bits_of_float(value)
-    high = bits >> 16
-    rounded = (bits + (0x7FFF + (high & 1))) >> 16
-    return where(value == value, rounded, high | 64)
+    return (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16

@@ -17,7 +17,7 @@ import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.kernels.jit import kernel
-from kquant.kernels.lanes import Lanes, float_of_half, half_bits
+from kquant.kernels.lanes import Lanes, float_of_half, half_bits_of_number
 from kquant.types import TensorType
 
 TYPE = TensorType.F16
@@ -43,4 +43,4 @@ def decode(bits: Lanes) -> Lanes:
 
 @kernel
 def encode(value: Lanes) -> Lanes:
-    return half_bits(value)
+    return half_bits_of_number(value)

@@ -34,6 +34,7 @@ __all__ = [
     "float_of_bits",
     "float_of_half",
     "half_bits",
+    "half_bits_of_number",
     "larger",
     "load",
     "load_half",
@@ -156,10 +157,16 @@ def float_of_bits(bits: Lanes) -> Lanes:
     return np.ascontiguousarray(bits).view(np.float32)
 
 
+@kernel
 def half_bits(value: Lanes) -> Lanes:
     """Round float32 to fp16, half to even; int32 lanes of the 16 bits.  NaN becomes sign | 0x7e00."""
-    bits = np.asarray(value, np.float32).astype(np.float16).view(np.uint16).astype(np.int32)
+    bits = half_bits_of_number(value)
     return where(value == value, bits, (bits & 0x8000) | 0x7E00)
+
+
+def half_bits_of_number(value: Lanes) -> Lanes:
+    """The same for what is not NaN."""
+    return np.asarray(value, np.float32).astype(np.float16).view(np.uint16).astype(np.int32)
 
 
 def float_of_half(bits: Lanes) -> Lanes:

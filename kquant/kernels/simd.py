@@ -230,9 +230,7 @@ def _nearest_int(builder: Any, x: Any, out: Any) -> Any:
 def _half_bits(builder: Any, x: Any, out: Any) -> Any:
     halves = ir.VectorType(ir.HalfType(), out.count)
     patterns = builder.bitcast(builder.fptrunc(x, halves), ir.VectorType(ir.IntType(16), out.count))
-    bits = builder.zext(patterns, out)
-    nan = builder.or_(builder.and_(bits, _constant(out, 0x8000)), _constant(out, 0x7E00))
-    return builder.select(builder.fcmp_unordered("uno", x, x), nan, bits)
+    return builder.zext(patterns, out)
 
 
 def _float_of_half(builder: Any, x: Any, out: Any) -> Any:
@@ -243,7 +241,7 @@ def _float_of_half(builder: Any, x: Any, out: Any) -> Any:
 _unary(lanes.round_even, "float32", "float32", _round_even)
 _unary(lanes.nearest_int, "float32", "float32", _nearest_int)
 if HAS_HALF:
-    _unary(lanes.half_bits, "float32", "int32", _half_bits)
+    _unary(lanes.half_bits_of_number, "float32", "int32", _half_bits)
     _unary(lanes.float_of_half, "int32", "float32", _float_of_half)
 
 

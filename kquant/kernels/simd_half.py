@@ -14,7 +14,7 @@ from numba.extending import overload
 from kquant.kernels import lanes
 from kquant.kernels.simd import HAS_HALF
 
-__all__ = ["float_of_half", "half_bits"]
+__all__ = ["float_of_half", "half_bits_of_number"]
 
 _SIGN, _SIZE, _QUIET = 0x8000, 0x7FFF, 0x400000
 _DROPPED = 13
@@ -27,15 +27,15 @@ _HALF, _SMALLEST_NORMAL = np.float32(0.5), np.float32(2**-14)
 _HALF_BITS = 126 << 23
 
 
-def half_bits(value: Any) -> Any:
-    """As `kquant.kernels.lanes.half_bits`."""
+def half_bits_of_number(value: Any) -> Any:
+    """As `kquant.kernels.lanes.half_bits_of_number`."""
     bits = lanes.bits_of_float(value)
     size = bits & 0x7FFFFFFF
     # the last bit of a subnormal fp16 is worth what the last bit of 0.5 is: the addition rounds to it
     subnormal = lanes.bits_of_float(lanes.float_of_bits(size) + _HALF) - _HALF_BITS
     normal = (size - _BIAS + 0xFFF + ((size >> _DROPPED) & 1)) >> _DROPPED
     rounded = lanes.where(size < _NORMAL, subnormal, lanes.where(size < _INFINITE, normal, 0x7C00))
-    return lanes.where(value == value, rounded, 0x7E00) | ((bits >> 16) & _SIGN)
+    return rounded | ((bits >> 16) & _SIGN)
 
 
 def float_of_half(bits: Any) -> Any:
@@ -50,9 +50,9 @@ def float_of_half(bits: Any) -> Any:
 
 if not HAS_HALF:
 
-    @overload(lanes.half_bits)  # type: ignore[untyped-decorator]
-    def _half_bits(value: Any) -> Any:
-        return half_bits
+    @overload(lanes.half_bits_of_number)  # type: ignore[untyped-decorator]
+    def _half_bits_of_number(value: Any) -> Any:
+        return half_bits_of_number
 
     @overload(lanes.float_of_half)  # type: ignore[untyped-decorator]
     def _float_of_half(bits: Any) -> Any:
