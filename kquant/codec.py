@@ -215,7 +215,7 @@ def slab_elements(execution: Execution) -> int:
 
 
 def _larger_slabs(threads: int | None, n_elements: int, execution: Execution) -> int:
-    """Slabs that are not copied first: the fewer the better, as long as no thread waits for another's last."""
+    """Slabs that are not copied first: few, as long as no thread waits for the last of another."""
     share = n_elements // (4 * (threads or available_threads()))
     return max(slab_elements(execution), min(share, LARGEST_SLAB))
 

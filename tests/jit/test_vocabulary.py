@@ -29,6 +29,7 @@ from kquant.kernels.lanes import (
     float_of_bits,
     float_of_half,
     half_bits,
+    half_bits_of_number,
     larger,
     load,
     load_half,
