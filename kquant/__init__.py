@@ -14,6 +14,7 @@
     kquant.verify("model.gguf")                           whether every block holds numbers; hashes
     kquant.compare("a.gguf", "b.gguf")                    how far the tensors of one are from the other's
     kquant.sweep("model.gguf")                            each tensor in each type: what it costs and loses
+    kquant.report("model.gguf")                           all of that as a page with pictures
 
 Whatever needs NumPy or Numba is loaded when it is first used (PEP 562): importing kquant takes
 milliseconds and compiles nothing.
@@ -38,6 +39,7 @@ from kquant.errors import (
     InvalidDataError,
     KQuantError,
     ManifestError,
+    MissingDependencyError,
     NonFiniteError,
     OptionError,
     OutputError,
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from kquant.model import Model, open
     from kquant.planning.imatrix import Imatrix, load_imatrix
     from kquant.planning.plan import Plan, PlanRow, plan
+    from kquant.reporting.report import Report, report
     from kquant.requantize import requantize
     from kquant.tensor import QuantizedTensor
 
@@ -75,6 +78,7 @@ __all__ = [
     "KQuantError",
     "Manifest",
     "ManifestError",
+    "MissingDependencyError",
     "Model",
     "NonFiniteError",
     "OptionError",
@@ -82,6 +86,7 @@ __all__ = [
     "Plan",
     "PlanRow",
     "QuantizedTensor",
+    "Report",
     "ShapeError",
     "Sweep",
     "TensorType",
@@ -97,6 +102,7 @@ __all__ = [
     "open",
     "plan",
     "quantize",
+    "report",
     "requantize",
     "sweep",
     "vec_dot",
@@ -115,6 +121,7 @@ _LAZY = {
     "Plan": "kquant.planning.plan",
     "PlanRow": "kquant.planning.plan",
     "QuantizedTensor": "kquant.tensor",
+    "Report": "kquant.reporting.report",
     "Sweep": "kquant.analysis.sweeping",
     "Verification": "kquant.analysis.verification",
     "compare": "kquant.analysis.comparison",
@@ -125,6 +132,7 @@ _LAZY = {
     "open": "kquant.model",
     "plan": "kquant.planning.plan",
     "quantize": "kquant.codec",
+    "report": "kquant.reporting.report",
     "requantize": "kquant.requantize",
     "sweep": "kquant.analysis.sweeping",
     "vec_dot": "kquant.dot",

@@ -14,6 +14,7 @@
     ├── ImatrixError            an importance matrix that cannot be read or does not fit   (also ValueError)
     ├── ManifestError           a file that is no manifest of hashes                (also ValueError)
     ├── OptionError             options that contradict each other or the model     (also ValueError)
+    ├── MissingDependencyError  an optional package that is not installed           (also ImportError)
     └── OutputError             the result cannot be written                        (also OSError)
 
 A message says what was expected, what was found and where.  The library raises; only the
@@ -32,6 +33,7 @@ __all__ = [
     "InvalidDataError",
     "KQuantError",
     "ManifestError",
+    "MissingDependencyError",
     "NonFiniteError",
     "OptionError",
     "OutputError",
@@ -83,6 +85,10 @@ class ImatrixError(KQuantError, ValueError):
 
 class ManifestError(KQuantError, ValueError):
     """A file of hashes to verify against is not one that kquant wrote."""
+
+
+class MissingDependencyError(KQuantError, ImportError):
+    """An optional package is needed and not installed."""
 
 
 class OptionError(KQuantError, ValueError):

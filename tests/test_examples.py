@@ -55,6 +55,20 @@ def test_requantize_file_tells_errors(
         run("requantize_file.py", MODEL, tmp_path / "o", "Q9_K", monkeypatch=monkeypatch, capsys=capsys)
 
 
+def test_quantize_and_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, page = tmp_path / "out.gguf", tmp_path / "report.html"
+    printed = run(
+        "quantize_and_report.py", MODEL, out, "Q4_K_M", page, monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert printed.splitlines()[:2] == [
+        "16.16 -> 5.30 bits per weight",
+        "blk.6.attn_q.weight       Q4_K  8.97 %",
+    ]
+    assert "blk.6.attn_q.weight" in page.read_text(encoding="utf-8")
+
+
 def test_search_embeddings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = run("search_embeddings.py", monkeypatch=monkeypatch, capsys=capsys).splitlines()[1:]
     found = {words[0]: float(words[3]) for words in map(str.split, lines)}

@@ -78,6 +78,7 @@ for was, now in zip(before, state()):
         ["inspect", str(ROOT / "tests/golden/gguf/outputs/llama-slim-f16.Q4_K_M.gguf")],
         ["verify", str(ROOT / "tests/golden/gguf/outputs/llama-slim-f16.Q4_K_M.gguf")],
         ["quantize", "--help"],
+        ["report", "--help"],
         ["quantize", "--dry-run", str(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf"), "Q4_K_M"],
     ],
     ids=lambda a: " ".join(a[:2]),
@@ -88,7 +89,7 @@ def test_the_command_answers_at_once_without_the_compiler(arguments: list[str]) 
         "print(time.process_time())",
         *arguments,
     ).splitlines()
-    assert not {"numba", "llvmlite"} & set(answer[-2].split())
+    assert not {"numba", "llvmlite", "altair", "vl_convert", "jinja2"} & set(answer[-2].split())
     assert float(answer[-1]) < (0.3 if arguments[0] == "--help" else 1)
 
 
@@ -137,7 +138,7 @@ def test_modules_are_documented(name: str) -> None:
 
 
 # rooms, from the ground up -> the rooms that they may import besides their own; "" is kquant/__init__.py
-FOUNDATION = {"errors", "types"}
+FOUNDATION = {"errors", "types", "text"}
 CODEC = {"kernels", "formats", "validation", "byteorder", "codec", "dot", "matmul", "tensor"}
 LAYERS = [
     (FOUNDATION, set()),
@@ -148,6 +149,7 @@ LAYERS = [
     ({"warming"}, FOUNDATION | CODEC),
     ({"requantize", "model"}, FOUNDATION | CODEC | {"gguf", "planning"}),
     ({"analysis"}, FOUNDATION | CODEC | {"gguf", "policy", "planning"}),
+    ({"reporting"}, FOUNDATION | {"gguf", "policy", "analysis", ""}),  # "": the version
     ({"", "__main__", "cli"}, None),
 ]
 
@@ -181,3 +183,4 @@ def test_imports_run_one_way(path: Path) -> None:
     others = {name.partition(".")[0] for name in imported}
     assert own == "kernels" or not others & {"numba", "llvmlite"}
     assert own == "cli" or not others & {"click", "rich"}
+    assert own == "reporting" or not others & {"altair", "vl_convert", "jinja2"}

@@ -15,6 +15,7 @@ import numpy as np
 from kquant.errors import UnknownTypeError
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorInfo, read
 from kquant.policy.roles import Role, layer_of, role_of
+from kquant.text import plain
 from kquant.types import FileType, TensorType
 
 __all__ = ["Entry", "Inspection", "Share", "inspect"]
@@ -36,6 +37,20 @@ class Entry:
     """Elements of an array; None for a single value."""
     value: Any
     """The value; the first few elements of an array."""
+
+    @property
+    def kind(self) -> str:
+        """The type in words: `UINT32`, `32000 × STRING`."""
+        return self.type if self.count is None else f"{self.count} × {self.type}"
+
+    def text(self, width: int = 80) -> str:
+        """The value on one line of so many characters; arrays and long texts are shortened."""
+        if self.count is not None:
+            more = [] if self.count == len(self.value) else ["…"]
+            text = f"[{', '.join([plain(item) for item in self.value] + more)}]"
+        else:
+            text = " ".join(self.value.split()) if isinstance(self.value, str) else plain(self.value)
+        return text if len(text) <= width else text[: width - 1] + "…"
 
     def to_dict(self) -> dict[str, Any]:
         """The entry in JSON's types."""

@@ -20,10 +20,12 @@ from kquant import (
     GGUFTruncatedError,
     InvalidDataError,
     KQuantError,
+    MissingDependencyError,
     UnknownTypeError,
     UnsupportedTypeError,
     __version__,
 )
+from kquant.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +43,7 @@ COMMANDS = {
     "verify": "Check structure, every block, and hashes against a manifest.",
     "compare": "Show the error of each tensor of one file against another.",
     "sweep": "Try each type on each tensor: error, size, and what mixtures choose.",
+    "report": "Write a page with pictures of sizes, types, errors, rate and distortion.",
     "demo": "Requantize a real 135M-parameter model and compare with llama-quantize.",
     "types": "List tensor types and file types, and draw their blocks.",
     "warmup": "Compile the kernels now, so that no later command waits.",
@@ -53,6 +56,7 @@ HINTS: dict[type[Exception], str] = {
     InvalidDataError: "`kquant verify FILE` lists every tensor that holds such numbers",
     GGUFTruncatedError: "a download may have been cut off",
     UnsupportedTypeError: "`kquant types` shows which types kquant has a codec for, by a sum of bits",
+    MissingDependencyError: "pip install 'kquant-gguf[report]'",
     UnknownTypeError: "`kquant types` lists the tensor types, `kquant types --files` the file types",
 }
 
@@ -143,12 +147,3 @@ def _fail(message: str, hint: str | None, code: int) -> int:
     if hint:
         click.echo(f"hint: {hint}", err=True)
     return code
-
-
-def printable(text: str) -> str:
-    """Text from a file, safe to show: control characters and broken Unicode become escapes.
-
-    >>> printable("blk.0\\x1b[2J")
-    'blk.0\\\\x1b[2J'
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from kquant.analysis.inspection import Entry, Inspection, Share
+    from kquant.analysis.inspection import Inspection, Share
 
 __all__ = ["inspect"]
 
@@ -41,28 +41,9 @@ def metadata(found: Inspection) -> Iterator[RenderableType]:
     """Every key of the metadata, if there are any."""
     grid = show.Grid("key", "type", "value", cut="value")
     for entry in found.metadata:
-        grid.row(entry.key, kind(entry), value(entry))
+        grid.row(entry.key, entry.kind, entry.text())
     if found.metadata:
         yield from (grid, "")
-
-
-def kind(entry: Entry) -> str:
-    """The type of a value: `UINT32`, `32000 × STRING`."""
-    return entry.type if entry.count is None else f"{entry.count} × {entry.type}"
-
-
-def value(entry: Entry, width: int = 80) -> str:
-    """A value on one line; arrays and long texts are shortened."""
-    text = " ".join(entry.value.split()) if isinstance(entry.value, str) else plain(entry.value)
-    if entry.count is not None:
-        more = [] if entry.count == len(entry.value) else ["…"]
-        text = f"[{', '.join([plain(item) for item in entry.value] + more)}]"
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def plain(item: Any) -> str:
-    """A single value as people write it: floats of float32 without their noise."""
-    return f"{item:g}" if isinstance(item, float) else repr(item) if isinstance(item, str) else str(item)
 
 
 def layers(found: Inspection) -> show.Grid:

@@ -16,7 +16,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from kquant.cli import printable
+from kquant.text import percent, printable, share, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,39 +64,6 @@ top_option = click.option(
     metavar="N",
     help="List the N tensors with the largest errors; default 20, 0 for all.",
 )
-
-
-def size(n_bytes: float) -> str:
-    """Bytes for people, in powers of 1024.
-
-    >>> size(999), size(105_454_144), size(4 << 30)
-    ('999 B', '100.6 MiB', '4.00 GiB')
-    """
-    if n_bytes < 1024:
-        return f"{n_bytes:.0f} B"
-    for unit in ("KiB", "MiB"):
-        n_bytes /= 1024
-        if n_bytes < 1024:
-            return f"{n_bytes:.1f} {unit}"
-    return f"{n_bytes / 1024:.2f} GiB"
-
-
-def share(part: float, whole: float) -> str:
-    """A part in per cent of the whole.
-
-    >>> share(1, 8)
-    '12.5 %'
-    """
-    return f"{100 * part / whole:.1f} %" if whole else "–"
-
-
-def percent(fraction: float) -> str:
-    """A relative error, with more places where it is small.
-
-    >>> percent(0.0712345), percent(0.017), percent(0.000123), percent(0)
-    ('7.12 %', '1.70 %', '0.0123 %', '0 %')
-    """
-    return f"{100 * fraction:.2f} %" if fraction >= 0.001 else f"{100 * fraction:.3g} %"
 
 
 def bar(part: float, whole: float, width: int = 24) -> str:

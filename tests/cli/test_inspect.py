@@ -9,7 +9,7 @@ import pytest
 
 from kquant.analysis.inspection import Entry
 from kquant.cli import main
-from kquant.cli.inspect import plain, value
+from kquant.text import plain
 
 GOLDEN = Path(__file__).parents[1] / "golden/gguf"
 MIXED = str(GOLDEN / "outputs/llama-slim-f16.Q4_K_M.gguf")
@@ -79,7 +79,7 @@ def test_machines(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_values(entry: Entry, text: str) -> None:
-    assert value(entry) == text
+    assert entry.text() == text
 
 
 def test_infinite_metadata_is_no_json() -> None:
