@@ -96,10 +96,9 @@ def dequantize(block: Rows, y: Rows) -> None:
 def quantize(x: Rows, block: Rows) -> None:
     levels = np.empty((256, x.shape[1]), np.float32)
     scales = np.empty((16, x.shape[1]), np.float32)
-    search_room = np.empty((32, x.shape[1]), np.float32)
     for j in range(16):
         here = slice(16 * j, 16 * j + 16)
-        store(scales, j, coordinate_search(x[here], NMAX, levels[here], search_room))
+        store(scales, j, coordinate_search(x[here], NMAX, levels[here]))
     extreme, _ = largest_scale(scales)
     empty = extreme == ZERO
     inverse = -SC_MAX / where(empty, ONE, extreme)

@@ -218,7 +218,8 @@ def update_rows(
     As `update`, for a kernel that also changes the rows, but in these lanes only.  State is float32.
     """
     lanes = np.flatnonzero(condition)
-    if 4 * len(lanes) > len(condition) or len(condition) < FEW:
+    worth_it = 0.6 if rows else 0.25  # a kernel that works on rows does more for what is picked
+    if len(lanes) > worth_it * len(condition) or len(condition) < FEW:
         values = kernel(*state, *rows, *given, constant)
         return tuple(where(condition, new, old) for new, old in zip(values, state, strict=True))
     picked = [row.take(lanes, axis=1) for row in rows]

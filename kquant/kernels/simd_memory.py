@@ -18,6 +18,8 @@ STORED = 32
 """Bytes that `store_run` stores at a time."""
 AHEAD, LINE = 4096, 64
 """Bytes: so long before a run comes there, a line of the cache is fetched."""
+FIRST_LEVEL, SECOND_LEVEL = 3, 2
+"""Of the caches, in LLVM's counting."""
 TILE = 16
 """Rows and columns of the squares that `tile_in` and `tile_out` turn."""
 
@@ -53,15 +55,19 @@ def _write(builder: Any, pointer: Any, value: Any) -> None:
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
 
 
-def _fetch(builder: Any, pointer: Any, n_bytes: int, *, to_write: bool) -> None:
-    """Fetch the lines `AHEAD` of these bytes: a hint, which may point anywhere."""
-    start = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-    signature = ir.FunctionType(ir.VoidType(), [start.type, I32, I32, I32])
+def _fetch(builder: Any, pointer: Any, level: int, *, to_write: bool = False) -> None:
+    """Have a line of memory brought to the cache: a hint, which may point anywhere."""
+    line = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    signature = ir.FunctionType(ir.VoidType(), [line.type, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0i8")
-    everywhere, data = 3, 1
+    builder.call(function, [line, I32(int(to_write)), I32(level), I32(1)])
+
+
+def _fetch_ahead(builder: Any, pointer: Any, n_bytes: int, *, to_write: bool) -> None:
+    start = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     for byte in range(AHEAD, AHEAD + n_bytes, LINE):
         line = builder.gep(start, [ir.Constant(ir.IntType(64), byte)])
-        builder.call(function, [line, I32(int(to_write)), I32(everywhere), I32(data)])
+        _fetch(builder, line, FIRST_LEVEL, to_write=to_write)
 
 
 def _element_of(array: Any) -> str | None:
@@ -138,7 +144,7 @@ def _run(*, signed: bool) -> Callable[..., Any]:
         pointer = _pointer(context, builder, sig.args[0], args[0], args[1])
         n_bytes = sig.return_type.width * context.get_abi_sizeof(pointer.type.pointee)
         if n_bytes > LINE:
-            _fetch(builder, pointer, n_bytes, to_write=False)
+            _fetch_ahead(builder, pointer, n_bytes, to_write=False)
         return _read(builder, pointer, sig.return_type.width, signed)
 
     return lowering
@@ -181,7 +187,7 @@ def _store_run(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         which = ir.Constant(ir.VectorType(I32, step), list(range(first, first + step)))
         part = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), which)
         _write(builder, builder.gep(pointer, [ir.Constant(ir.IntType(64), first)]), part)
-    _fetch(builder, pointer, size * value.type.count, to_write=True)
+    _fetch_ahead(builder, pointer, size * value.type.count, to_write=True)
     return context.get_dummy_value()
 
 
@@ -219,11 +225,13 @@ def _tile_in(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     flat_type, starts_type, _, _, rows_type = sig.args
     flat, starts, lane, column, rows = args
     read = []
+    height = builder.extract_value(context.make_array(rows_type)(context, builder, rows).shape, 0)
+    group = builder.mul(height, ir.Constant(height.type, LANES))
     for k in range(TILE):
         start = _offset(context, builder, starts_type, starts, lane, k)
-        read.append(
-            _read_raw(builder, _pointer(context, builder, flat_type, flat, builder.add(start, column)))
-        )
+        pointer = _pointer(context, builder, flat_type, flat, builder.add(start, column))
+        read.append(_read_raw(builder, pointer))
+        _fetch(builder, builder.gep(pointer, [group]), SECOND_LEVEL)  # for the next group, in most cases
     for k, value in enumerate(_turn(builder, read)):
         row = builder.mul(builder.add(column, ir.Constant(column.type, k)), ir.Constant(column.type, LANES))
         _write_raw(builder, _pointer(context, builder, rows_type, rows, builder.add(row, lane)), value)
