@@ -63,7 +63,8 @@ def report(
     if as_json:
         show.write_json(found.to_dict())
         return
-    found.write(output)
+    with show.working("drawing"):
+        found.write(output)
     show.write(f"{output}  {show.size(output.stat().st_size)}")
 
 

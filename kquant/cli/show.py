@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +44,7 @@ __all__ = [
     "tensors_option",
     "threads_option",
     "top_option",
+    "working",
     "write",
     "write_json",
 ]
@@ -223,6 +225,18 @@ class Progress:
         if isinstance(self._shown, _Bar):
             self._shown.bar.stop()
             self._shown.bar.console.print()
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """Says what is being done where nobody knows how long it takes."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    if console.is_terminal:
+        with console.status(label):
+            yield
+    else:
+        click.echo(label, err=True)
+        yield
 
 
 class _Lines:

@@ -111,7 +111,7 @@ def gather(
         try:
             return work((lambda done, total: progress(stage, done, total)) if progress else None)
         except (InvalidDataError, OptionError) as error:
-            missing[part] = f"{error}."
+            missing[part] = f"{_without_folders(str(error), model, source)}."
             return None
 
     with ExitStack() as stack:
@@ -151,6 +151,13 @@ def gather(
                 lambda report: histogram(model, name, known, threads=threads, progress=report),
             )
         return Facts(inspect(model), inspect(source) if source else None, comparison, swept, counted, missing)
+
+
+def _without_folders(message: str, *models: GGUFFile | None) -> str:
+    """A page that is passed on need not tell where the files were."""
+    for path in (path for model in models if model for path in model.paths):
+        message = message.replace(str(path), path.name)
+    return message
 
 
 def _no_sweep(model: GGUFFile, source: GGUFFile | None, rows: int) -> str | None:

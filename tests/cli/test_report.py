@@ -24,6 +24,7 @@ def test_page(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
         "comparing",
         "sweeping",
         "counting values",
+        "drawing",
     ]
     assert kquant.report(FILE, against=SOURCE, rows=2).html() == Path("report.html").read_text("utf-8")
 
