@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -20,8 +21,12 @@ LEGACY = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 FLOATS = ("F16", "BF16")
 TYPES = K_QUANTS + LEGACY + FLOATS
 
-KQUANT, GGML, GGUF, COPY = "kquant", "ggml", "gguf-py", "copy"
+KQUANT, GGML, GGUF, LIBGGUF, COPY = "kquant", "ggml", "gguf-py", "libgguf", "copy"
 ONE, TWO = "one thread", "two threads"
+
+HAS_LIBGGUF = find_spec("libgguf") is not None
+"""It has wheels for some systems only."""
+FEW_ROWS = (1, 4, 16, 64, 256)
 
 SLOWER = 2
 """kquant under NumPy and gguf-py's k-quants are measured on this fraction of the rows."""
@@ -68,6 +73,10 @@ def cases(n_elements: int) -> Iterator[Case]:
         yield under_numpy(name, x[: len(x) // SLOWER])
     for name in ("Q4_K", "Q6_K", "Q8_0"):
         yield two_threads(name, x)
+    for name in ("Q4_K", "Q8_0"):
+        yield unpacking_on_two_threads(name, x)
+    for n_rows in FEW_ROWS:
+        yield few_rows("Q4_K", x[:n_rows])
 
 
 def quantize(name: str, x: peers.Floats, w: peers.Floats | None) -> Case:
@@ -78,6 +87,8 @@ def quantize(name: str, x: peers.Floats, w: peers.Floats | None) -> Case:
     }
     if w is None and name not in K_QUANTS:
         contestants[GGUF] = partial(peers.gguf_quantize, x, t)
+    if HAS_LIBGGUF and name not in FLOATS:
+        contestants[LIBGGUF] = partial(peers.libgguf_quantize, x, t, w)
     group = "quantize" if w is None else "quantize with imatrix"
     return Case(group, name, x.size, _bytes(x, t), contestants, {COPY: x.copy})
 
@@ -90,6 +101,8 @@ def dequantize(name: str, x: peers.Floats) -> Case:
         GGML: partial(peers.ggml_dequantize, packed, t),
         GGUF: partial(peers.gguf_dequantize, packed, t),
     }
+    if HAS_LIBGGUF and name not in FLOATS:
+        contestants[LIBGGUF] = partial(peers.libgguf_dequantize, packed, t)
     return Case("dequantize", name, x.size, _bytes(x, t), contestants, {COPY: x.copy})
 
 
@@ -110,6 +123,26 @@ def two_threads(name: str, x: peers.Floats) -> Case:
         ONE: partial(kquant.quantize, x, t, threads=1),
     }
     return Case("quantize on two threads", name, x.size, _bytes(x, t), contestants)
+
+
+def unpacking_on_two_threads(name: str, x: peers.Floats) -> Case:
+    t = TensorType[name]
+    packed = kquant.quantize(x, t)
+    contestants: dict[str, Run] = {
+        TWO: partial(kquant.dequantize, packed, t, threads=2),
+        ONE: partial(kquant.dequantize, packed, t, threads=1),
+    }
+    return Case("dequantize on two threads", name, x.size, _bytes(x, t), contestants)
+
+
+def few_rows(name: str, x: peers.Floats) -> Case:
+    """What a call costs, and how many rows it takes to outweigh that."""
+    t = TensorType[name]
+    contestants: dict[str, Run] = {
+        KQUANT: partial(kquant.quantize, x, t, threads=1),
+        GGML: partial(peers.ggml_quantize, x, t),
+    }
+    return Case("quantize few rows", f"{name} × {len(x)}", x.size, _bytes(x, t), contestants)
 
 
 def _bytes(x: peers.Floats, t: TensorType) -> int:

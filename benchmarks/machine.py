@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("kquant-gguf", "numpy", "numba", "llvmlite", "gguf", "ggml-python")
+PACKAGES = ("kquant-gguf", "numpy", "numba", "llvmlite", "gguf", "ggml-python", "libgguf")
 FEATURES = ("sse4.2", "avx", "f16c", "fma", "avx2", "avx512f", "avx512bw", "avx512vnni", "neon", "sve")
 
 

@@ -1,4 +1,4 @@
-"""The others: ggml through ggml-python, and gguf-py.  Each turns arrays into new arrays, as kquant does."""
+"""The others: ggml (ggml-python), gguf-py, libgguf.  Each turns arrays into new arrays, as kquant does."""
 
 from __future__ import annotations
 
@@ -80,4 +80,20 @@ def gguf_dequantize(packed: Bytes, t: TensorType) -> Floats:
     from gguf import GGMLQuantizationType, quants
 
     values: Floats = quants.dequantize(packed, GGMLQuantizationType(t.id))
+    return values
+
+
+def libgguf_quantize(x: Floats, t: TensorType, weights: Floats | None = None) -> Bytes:
+    """What libgguf, ggml's quantizers in a package of their own, makes of rows."""
+    import libgguf
+
+    packed: Bytes = libgguf.quantize_rows(x, t.id, imatrix=weights).view(np.uint8)
+    return packed
+
+
+def libgguf_dequantize(packed: Bytes, t: TensorType) -> Floats:
+    """The way back."""
+    import libgguf
+
+    values: Floats = libgguf.dequantize_rows(packed, t.id)
     return values

@@ -92,7 +92,7 @@ def plot(path: Path, results: Sequence[Result], machine: dict[str, Any]) -> None
     plt.close(figure)
 
 
-COLOURS = {"ggml": "tab:blue", "gguf-py": "tab:orange", "one thread": "tab:green"}
+COLOURS = {"ggml": "tab:blue", "gguf-py": "tab:orange", "libgguf": "tab:purple", "one thread": "tab:green"}
 
 
 def _panel(panel: Any, group: str, results: Sequence[Result]) -> None:
@@ -122,7 +122,7 @@ def _panel(panel: Any, group: str, results: Sequence[Result]) -> None:
     panel.axvline(1, color="black", lw=0.8)
     panel.grid(axis="x", lw=0.3)
     panel.set_title(group, fontsize=10, loc="left")
-    panel.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+    panel.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
 
 
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ COPY_BYTES = 1 << 20
 """Bytes of a slab that is only copied."""
 QUEUED = 4
 """Slabs under way for each worker: enough that none waits, few enough to bound memory."""
+READ_AHEAD = 64 << 20
+"""Bytes of the source that the system is asked to read before a worker needs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,8 @@ def requantize(
         workers = threads or available_threads()
         if executor is None:
             executor = stack.enter_context(ThreadPoolExecutor(workers))
-        _run(executor, QUEUED * workers, _slabs(made, model, slab_elements), writers, made.bytes, progress)
+        slabs = _read_ahead(_slabs(made, model, slab_elements))
+        _run(executor, QUEUED * workers, slabs, writers, made.bytes, progress)
         for writer in writers:
             writer.commit()
     return made
@@ -230,6 +234,26 @@ def _slabs(made: Plan, model: GGUFFile, slab_elements: int) -> Iterator[Slab]:
                     importance=importance,
                     target=(output, tensor, _bytes(row.new_type, first)),
                 )
+
+
+def _read_ahead(slabs: Iterator[Slab]) -> Iterator[Slab]:
+    """The same slabs, whose bytes are being read already: while kernels are compiled, and from slow disks."""
+    if not hasattr(os, "posix_fadvise"):
+        yield from slabs
+        return
+    waiting: deque[Slab] = deque()
+    n_bytes = 0
+    with ExitStack() as stack:
+        files = cache(lambda path: stack.enter_context(Path(path).open("rb", buffering=0)))
+        for slab in slabs:
+            with suppress(OSError):  # a hint, that not every file system takes
+                os.posix_fadvise(files(slab.path).fileno(), slab.offset, slab.nbytes, os.POSIX_FADV_WILLNEED)
+            waiting.append(slab)
+            n_bytes += slab.nbytes
+            while n_bytes > READ_AHEAD:
+                yield (first := waiting.popleft())
+                n_bytes -= first.nbytes
+        yield from waiting
 
 
 def _bytes(tensor_type: TensorType, n_elements: int) -> int:

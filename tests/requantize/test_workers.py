@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -163,3 +166,58 @@ def test_progress_of_nothing(tmp_path: Path) -> None:
     with kquant.open(tmp_path / "out.gguf") as model:
         assert len(model.tensors) == 0
         assert model.metadata["general.file_type"] == 15
+
+
+# ---------------------------------------------------------------- reading ahead
+
+needs_fadvise = pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no such advice")
+
+
+@needs_fadvise
+@runs
+def test_what_will_be_read_is_asked_for_before(
+    run: Run, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never more than so many bytes ahead, and everything once."""
+    asked: list[tuple[int, int]] = []
+    read = []
+
+    def advise(file: int, offset: int, n_bytes: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        asked.append((offset, n_bytes))
+
+    class Reader(AtOnce):
+        def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            read.append((args[0].offset, args[0].nbytes))
+            assert asked[: len(read)] == read
+            assert sum(n for _, n in asked[len(read) :]) <= 20_000 + asked[-1][1]
+            return super().submit(function, *args, **kwargs)
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    monkeypatch.setattr(importlib.import_module("kquant.requantize"), "READ_AHEAD", 20_000)
+    target = tmp_path / "result.gguf"
+    kquant.requantize(run.source, target, run.words[1], executor=Reader(), slab_elements=256, **run.options())
+    assert target.read_bytes() == expected
+    assert asked == read
+
+
+@needs_fadvise
+@runs
+def test_advice_that_is_not_taken(
+    run: Run, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    kquant.requantize(run.source, tmp_path / "result.gguf", run.words[1], **run.options())
+    assert (tmp_path / "result.gguf").read_bytes() == expected
+
+
+@runs
+def test_a_system_that_takes_no_advice(
+    run: Run, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    kquant.requantize(run.source, tmp_path / "result.gguf", run.words[1], **run.options())
+    assert (tmp_path / "result.gguf").read_bytes() == expected
