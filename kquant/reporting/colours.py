@@ -57,8 +57,8 @@ TYPES = (
     ("#8259c0", "#5483e0", "#10b7e6", "#41e1d5", "#acffbd"),
 )
 ERRORS = (
-    ("#ffeecd", "#e3b783", "#c57e4c", "#a34420", "#770310"),
-    ("#4b1d1f", "#7d4332", "#ae6f42", "#daa256", "#ffda74"),
+    ("#fcd89d", "#dea467", "#bf6f39", "#9c3913", "#6e020e"),
+    ("#6b252b", "#994c37", "#c37944", "#e7ab58", "#ffe38d"),
 )
 ERROR_STEPS = 6
 INKS = ("#000000", "#ffffff")
@@ -89,7 +89,7 @@ def ramp(stops: tuple[str, ...], n: int) -> list[str]:
 def ink(colour: str) -> str:
     """Black or white, whichever is easier to read on that colour.
 
-    >>> ink("#ffeecd"), ink("#0e3890")
+    >>> ink("#fcd89d"), ink("#0e3890")
     ('#000000', '#ffffff')
     """
     return max(INKS, key=lambda text: contrast(text, colour))

@@ -15,7 +15,7 @@ from kquant.analysis.slabs import Slab, in_order, slabs
 from kquant.gguf import GGUFFile, TensorInfo
 from kquant.types import TensorType
 
-__all__ = ["Counts", "Histogram", "histogram"]
+__all__ = ["REACH", "Counts", "Histogram", "histogram"]
 
 BINS = 81
 """Odd, so that zero is in the middle of a bin."""

@@ -62,15 +62,14 @@ def _types(facts: Facts) -> Section:
     found = types.type_map(facts.file)
     note = "" if found else "No tensor is named as part of a layer (blk.0. and so on), so there is no map."
     figures = (found,) if found else ()
-    return Section(
-        "types", "Which type each tensor has", note, figures, (("Tensors by type", types.table(facts.file)),)
-    )
+    tables = (("Tensors by type", types.table(facts.file)),) if facts.file.tensors else ()
+    return Section("types", "Which type each tensor has", note, figures, tables)
 
 
 def _errors(facts: Facts) -> Section:
     if not facts.comparison:
-        note = facts.missing["comparison"]
-        return Section("errors", "Where the error is", f"{note} Give one with --against SOURCE.gguf.")
+        hint = "" if facts.source else " Give one with --against SOURCE.gguf."
+        return Section("errors", "Where the error is", facts.missing["comparison"] + hint)
     note = (
         "Relative RMSE is the root of the mean squared error over the root mean square of the source. "
         "Vectors, such as norms, are left out: no mixture touches them."
@@ -84,7 +83,7 @@ def _errors(facts: Facts) -> Section:
         note = "There is no matrix that can be compared."
     if facts.comparison.uncompared:
         rows = tuple((printable(one.name), printable(one.reason)) for one in facts.comparison.uncompared)
-        tables.append((f"Not compared: {len(rows)} tensors", Table(("tensor", "why"), rows)))
+        tables.append((f"Not compared ({len(rows)})", Table(("tensor", "why"), rows)))
     return Section("errors", "Where the error is", note, tuple(filter(None, figures)), tuple(tables))
 
 

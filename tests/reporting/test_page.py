@@ -67,8 +67,11 @@ def test_headings_and_ids(full: Page) -> None:
 
 
 def test_nothing_is_loaded(full: Page) -> None:
-    links = [a for _, a in full.elements if {"src", "href", "srcset", "action"} & a.keys()]
-    assert not links
+    assert not [a for _, a in full.elements if {"src", "srcset", "action", "data"} & a.keys()]
+    ids = {a.get("id") for _, a in full.elements}
+    targets = [a["href"] for _, a in full.elements if "href" in a]
+    assert len(targets) == 6
+    assert {target.removeprefix("#") for target in targets} <= ids
     assert not re.search(r"@import|url\(", full.source.partition("</style>")[0])
     (policy,) = full.all("meta", **{"http-equiv": "Content-Security-Policy"})
     assert policy["content"].startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-")
@@ -147,9 +150,13 @@ def test_types_without_a_codec(tmp_path: Path) -> None:
     file = write_model(tmp_path / "a.gguf", {"blk.0.ffn_up.weight": unknown, "blk.0.ffn_down.weight": x})
     source = write_model(tmp_path / "b.gguf", {"blk.0.ffn_up.weight": x, "blk.0.ffn_down.weight": x})
     found = page(file, against=source)
-    assert "Not compared: 1 tensors" in found.words
+    assert "Not compared (1)" in found.words
     assert "kquant has no codec for IQ2_XXS" in found.words
     assert "IQ2_XXS" in str(found.charts["types-by-layer"])
+    iq = write_model(tmp_path / "c.gguf", {"blk.0.ffn_up.weight": unknown})
+    words = page(iq, against=source).words
+    assert "expected tensors to compare, got none in common." in words
+    assert "--against" not in words
     same = page(source, against=source)  # no error at all
     assert "errors-by-matrix" in same.charts
 
@@ -201,3 +208,11 @@ def test_libraries_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("kquant.reporting.report.find_spec", lambda name: None if name == "altair" else name)
     with pytest.raises(MissingDependencyError, match="drawn by altair, which is not installed"):
         found.html()
+
+
+def test_more_kinds_of_matrices_than_a_map_can_show(tmp_path: Path) -> None:
+    x = packed(heavy_tailed(2, 32), "Q8_0")
+    path = write_model(tmp_path / "m.gguf", {f"blk.0.kind_{i}.weight": x for i in range(30)})
+    found = page(path)
+    assert len(found.rows("types-by-layer")) == 24
+    assert "The 6 kinds of matrices with the fewest elements are left out." in found.words

@@ -16,7 +16,7 @@ from kquant.text import percent, printable, size
 
 __all__ = ["by_layer", "by_matrix", "roles", "worst"]
 
-FIGURES = (">relative", ">bits", ">RMSE", ">cosine")
+FIGURES = (">relative RMSE", ">bits", ">RMSE", ">cosine")
 SHOWN = 12
 """Tensors in the list of the worst."""
 
@@ -63,7 +63,7 @@ def by_layer(errors: Sequence[TensorError]) -> Figure | None:
 
 def by_matrix(errors: Sequence[TensorError]) -> Figure | None:
     """The error of each matrix of each layer; None without any."""
-    found = grid.cells((row.name, row.sums.elements, row) for row in errors)
+    found, left_out = grid.cells((row.name, row.sums.elements, row) for row in errors)
     if not found:
         return None
     limits = _limits(row.sums.relative_rmse for row in found.values())
@@ -82,7 +82,7 @@ def by_matrix(errors: Sequence[TensorError]) -> Figure | None:
     return Figure(
         id="errors-by-matrix",
         title="Error by matrix",
-        caption="The relative RMSE of every matrix of every layer, in per cent.",
+        caption=f"The relative RMSE of every matrix of every layer, in per cent.{left_out}",
         alternative="A map with a row for each layer and a column for each kind of matrix; the further a "
         "colour is from that of the page, the larger is the error. The largest is "
         f"{percent(worst.sums.relative_rmse)}, in {kind} of layer {layer}.",

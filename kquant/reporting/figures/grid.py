@@ -29,11 +29,11 @@ Cell = tuple[int, str]
 _T = TypeVar("_T")
 
 
-def cells(tensors: Iterable[tuple[str, int, _T]]) -> dict[Cell, _T]:
-    """Name, elements and something else of tensors -> that for the tensors of layers.
+def cells(tensors: Iterable[tuple[str, int, _T]]) -> tuple[dict[Cell, _T], str]:
+    """Name, elements and something else of tensors -> that for those of layers, and what is left out.
 
     >>> cells([("blk.1.attn_q.weight", 4, "b"), ("output.weight", 4, "c"), ("blk.0.attn_q.weight", 4, "a")])
-    {(0, 'attn_q'): 'a', (1, 'attn_q'): 'b'}
+    ({(0, 'attn_q'): 'a', (1, 'attn_q'): 'b'}, '')
     """
     found: dict[Cell, _T] = {}
     sizes: defaultdict[str, int] = defaultdict(int)
@@ -45,7 +45,9 @@ def cells(tensors: Iterable[tuple[str, int, _T]]) -> dict[Cell, _T]:
             sizes[kind] += n_elements
     shown = set(sorted(sizes, key=lambda kind: -sizes[kind])[:COLUMNS])
     in_order = sorted(found.items(), key=lambda item: (item[0][0], _place(item[0][1])))
-    return {cell: thing for cell, thing in in_order if cell[1] in shown}
+    rest = len(sizes) - len(shown)
+    note = f" The {rest} kinds of matrices with the fewest elements are left out." if rest else ""
+    return {cell: thing for cell, thing in in_order if cell[1] in shown}, note
 
 
 def _place(kind: str) -> tuple[bool, bool, int]:

@@ -19,7 +19,7 @@ __all__ = ["table", "type_map"]
 def type_map(file: Inspection) -> Figure | None:
     """The type of each matrix of each layer; None where tensors are not named by layers."""
     types, infos = types_of(file), matrices(file.tensors)
-    found = grid.cells((info.name, info.n_elements, info.type) for info in infos)
+    found, left_out = grid.cells((info.name, info.n_elements, info.type) for info in infos)
     if not found:
         return None
     said = {
@@ -30,7 +30,7 @@ def type_map(file: Inspection) -> Figure | None:
     rest = ", ".join(f"{printable(kind_of(info.name))} is {info.type.name}" for info in outside[:6])
     n_vectors = len(file.tensors) - len(infos)
     notes = [
-        "Every matrix of every layer by its type.",
+        f"Every matrix of every layer by its type.{left_out}",
         f"Outside of layers, {rest}{' and so on' if len(outside) > 6 else ''}." if rest else "",
         f"The {n_vectors} vectors, such as norms, are not shown." if n_vectors else "",
     ]

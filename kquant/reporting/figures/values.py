@@ -7,7 +7,7 @@ from itertools import pairwise
 import altair as alt
 
 from kquant.reporting.figures import Figure, Key, Table, plot
-from kquant.reporting.histogram import Histogram
+from kquant.reporting.histogram import REACH, Histogram
 from kquant.text import percent, printable
 
 __all__ = ["values"]
@@ -18,11 +18,12 @@ def values(found: Histogram) -> Figure | None:
     total = sum(found.after.bins) + found.after.outside
     if not total:
         return None
-    shares = {"after": [100 * n / total for n in found.after.bins]}
+    counted = {"after": found.after}
     legend = [Key(f"in the file, {found.after.type.name}", "var(--accent)", "line")]
     if found.before:
-        shares["before"] = [100 * n / total for n in found.before.bins]
+        counted = {"before": found.before, **counted}
         legend.insert(0, Key(f"in the source, {found.before.type.name}", "var(--soft)"))
+    shares = {when: [100 * n / total for n in counts.bins] for when, counts in counted.items()}
     edges = found.edges
     rows: list[dict[str, object]] = [
         {
@@ -46,7 +47,7 @@ def values(found: Histogram) -> Figure | None:
 
     details = [
         alt.Tooltip("values:N"),
-        *(alt.Tooltip(f"{when} %:N") for when in sorted(shares, reverse=True)),
+        *(alt.Tooltip(f"{when} %:N") for when in shares),
     ]
     base = plot(rows)
     layers = []
@@ -59,13 +60,13 @@ def values(found: Histogram) -> Figure | None:
     layers.append(line.encode(x=x, y=y("after")))
     # what answers to the pointer: the whole height of a bin
     layers.append(base.mark_rect(fill="transparent").encode(x=x, x2="high:Q", tooltip=details))
+    outside = (found.before or found.after).outside
+    rest = f" {percent(outside / total)} are beyond {REACH:g} times the root mean square." if outside else ""
     name, shape = printable(found.name), " × ".join(map(str, found.shape))
     return Figure(
         id="histogram",
         title=name,
-        caption=f"{shape} values. The picture ends at four times their root mean square: "
-        f"{percent((found.before or found.after).outside / total)} lie beyond, the largest at "
-        f"{found.largest:.4g}.",
+        caption=f"{shape} values, the largest of which is {found.largest:.4g}.{rest}",
         alternative=f"A histogram of the values of {name}, "
         + (
             f"as bars before quantization and as a line after it, from {edges[0]:.3g} to {edges[-1]:.3g}."
@@ -75,12 +76,12 @@ def values(found: Histogram) -> Figure | None:
         chart=alt.LayerChart(layer=layers, height=280),
         legend=tuple(legend),
         table=Table(
-            (">from", ">to", *(f">{when}, %" for when in sorted(shares, reverse=True))),
+            (">from", ">to", *(f">{when}, %" for when in shares)),
             tuple(
                 (
                     f"{low:.4g}",
                     f"{high:.4g}",
-                    *(f"{shares[when][i]:.3g}" for when in sorted(shares, reverse=True)),
+                    *(f"{shares[when][i]:.3g}" for when in shares),
                 )
                 for i, (low, high) in enumerate(pairwise(edges))
             ),
