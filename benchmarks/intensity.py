@@ -1,4 +1,4 @@
-"""`python -m benchmarks.intensity`: how much arithmetic each search is, and how near to the core's peak it runs.
+"""`python -m benchmarks.intensity`: the arithmetic of each search, and how near to the core's peak it runs.
 
 The operations are counted while NumPy executes the kernels: one for every lane of every operator and
 `where`; loads and stores are none.  Numba executes the same text, so that they are its operations, too, but
