@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -77,6 +78,7 @@ def _unbroken(text: str) -> str:
     return re.sub(r"(\d) (?=%|bits|[KMG]?i?B)", "\\1\N{NO-BREAK SPACE}", text)
 
 
+@cache
 def _library() -> str:
     """Vega-Embed with Vega and Vega-Lite, in the version that Altair writes for."""
     version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
