@@ -28,6 +28,7 @@ from kquant.errors import GGUFTruncatedError, NonFiniteError, OptionError, Outpu
 from kquant.formats import room
 from kquant.gguf import GGUFFile, Writer, read
 from kquant.kernels.execute import WHOLE, aligned_empty, dequantize_rows, quantize_rows
+from kquant.planning.imatrix import Imatrix
 from kquant.planning.plan import Plan, plan
 from kquant.types import FileType, TensorType
 from kquant.validation import check_finite
@@ -100,7 +101,7 @@ def requantize(
         GGUFError, OSError: The source cannot be read.
         OptionError, ImatrixError, ShapeError, UnknownTypeError, UnsupportedTypeError: As `kquant.plan`.
         InvalidDataError, NonFiniteError: A tensor holds NaN or infinity, or would in the result.
-        OutputError: The target is the source, or cannot be written.
+        OutputError: The target is one of the files to be read, or cannot be written.
 
     Source: `llama_model_quantize_impl` in
     https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp
@@ -128,7 +129,7 @@ def requantize(
         made = plan(model, file_type, **options)
         made.check()
         paths = [output.path(target) for output in made.outputs]
-        _refuse_sources(paths, model)
+        _refuse_inputs(paths, model, made.imatrix)
         writers = [
             stack.enter_context(Writer(path, output.layout))
             for path, output in zip(paths, made.outputs, strict=True)
@@ -143,16 +144,19 @@ def requantize(
     return made
 
 
-def _refuse_sources(paths: list[Path], model: GGUFFile) -> None:
+def _refuse_inputs(paths: list[Path], model: GGUFFile, imatrix: Imatrix | None) -> None:
+    inputs: list[tuple[str | Path, str]] = [(source, "source") for source in model.paths]
+    if imatrix is not None and imatrix.path:
+        inputs.append((imatrix.path, "importance matrix"))
     for path in paths:
-        for source in model.paths:
+        for source, what in inputs:
             if _is_same_file(path, source):
-                raise OutputError(f"{path}: expected another file than the source, got the source itself")
+                raise OutputError(f"{path}: expected another file than the {what}, got the {what} itself")
 
 
-def _is_same_file(path: Path, source: Path) -> bool:
+def _is_same_file(path: Path, other: str | Path) -> bool:
     try:
-        return path.samefile(source)
+        return path.samefile(other)
     except OSError:  # there is no such file; if something else is wrong, the writer says what
         return False
 

@@ -344,6 +344,19 @@ def test_the_source_itself(alias: Callable[[Path], Path], source: Path) -> None:
     assert sorted(source.parent.iterdir()) == before
 
 
+@POSIX
+@pytest.mark.parametrize("alias", [same, symbolic_link])
+def test_the_importance_matrix(alias: Callable[[Path], Path], tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden/gguf"
+    before = (golden / "imatrix/llama-slim.gguf").read_bytes()
+    imatrix = tmp_path / "weights.gguf"
+    imatrix.write_bytes(before)
+    refusal = ": expected another file than the importance matrix, got the importance matrix itself$"
+    with pytest.raises(OutputError, match=refusal):
+        kquant.requantize(golden / "models/llama-slim-f16.gguf", alias(imatrix), "Q4_K_M", imatrix=imatrix)
+    assert imatrix.read_bytes() == before
+
+
 def test_a_shard_of_the_source(tmp_path: Path) -> None:
     split = Path(__file__).parents[1] / "golden/gguf/split"
     for shard in split.iterdir():
