@@ -1,13 +1,11 @@
-"""Dot products of packed rows, without unpacking them: integers are multiplied inside the blocks.
+"""Dot products of packed rows, without unpacking them to floats: integers are multiplied inside the blocks.
 
-Each room names its partner, `VEC_DOT_TYPE`, and has the kernel `dot`: a block of weights and one of
-activations give a run of partial sums in float32.  Types whose block is one number are decoded.
+Each room names its partner, `VEC_DOT_TYPE`, and has two kernels: `unpack_rows` unpacks a block of each of
+some rows to bytes, `add` multiplies these with blocks of activations.  Types whose block is one number are
+decoded.
 """
 
 from __future__ import annotations
-
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,30 +14,11 @@ from kquant.codec import dequantize, execution_of, packed_rows
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats
-from kquant.kernels.jit import compiled, kernel
-from kquant.kernels.lanes import Rows, as_float
-from kquant.kernels.products import no_sum, sum_lanes
+from kquant.kernels.products import ROWS
+from kquant.multiply import columns_of, multiply
 from kquant.types import TensorType
 
-__all__ = ["blocks_of_rows", "dot", "dot_kernel", "dot_numpy", "vec_dot", "vec_dot_type"]
-
-PAIRS = 1 << 12
-"""Rows that NumPy works on at a time."""
-
-
-def dot(block: Rows, a: Rows) -> Any:
-    """Stands for a room's `dot`."""
-
-
-@kernel
-def dot_pairs(w: Rows, a: Rows, w_rows: Rows, a_rows: Rows, out: Rows) -> None:
-    """out[i] = row w_rows[i] of w times row a_rows[i] of a; rows are (blocks, type_size)."""
-    for i in range(out.shape[0]):
-        row, partner = w_rows[i], a_rows[i]
-        total = as_float(no_sum(8))
-        for b in range(w.shape[1]):
-            total = total + dot(w[row, b], a[partner, b])
-        out[i] = sum_lanes(total)
+__all__ = ["vec_dot", "vec_dot_type"]
 
 
 def vec_dot_type(type: TensorType | str | int) -> TensorType:
@@ -124,49 +103,42 @@ def vec_dot(
     codec = room(weight_type)
     if hasattr(codec, "decode"):
         return _dot_numbers(weights, activations, weight_type, how)
-    out = np.empty(shape, np.float32)
-    pairs = _rows(weights, shape), _rows(activations, shape)
-    blocks = blocks_of_rows(weights, weight_type), blocks_of_rows(activations, partner)
-    if how == "numpy":
-        flat = out.reshape(-1)
-        for first in range(0, len(flat), PAIRS):
-            some = slice(first, first + PAIRS)
-            dot_numpy(codec, blocks[0][pairs[0][some]], blocks[1][pairs[1][some]], flat[some])
-    else:
-        dot_kernel(codec)(*blocks, *pairs, out.reshape(-1))
-    return out
-
-
-def dot_kernel(codec: ModuleType) -> Any:
-    """The compiled `dot_pairs` of a room."""
-    signature = "R(uint8, 3), R(uint8, 3), R(intp, 1), R(intp, 1), float32[::1]"
-    return compiled(dot_pairs, signature, f"{codec.TYPE.name.lower()}-dot", dot=codec.dot)
+    return _dot_blocks(weights, activations, weight_type, how)
 
 
 def _length(packed: Bytes, tensor_type: TensorType) -> int:
     return int(packed.shape[-1] // tensor_type.type_size * tensor_type.block_size)
 
 
-def blocks_of_rows(packed: Bytes, tensor_type: TensorType) -> Bytes:
-    """(..., row_bytes) as C-contiguous (rows, blocks, type_size)."""
-    n_blocks = packed.shape[-1] // tensor_type.type_size
-    return np.ascontiguousarray(packed).reshape(-1, n_blocks, tensor_type.type_size)
+def _dot_blocks(w: Bytes, a: Bytes, tensor_type: TensorType, execution: Execution) -> Floats:
+    """As products of matrices: an axis that one of both has counts its rows, one of both counts matrices."""
+    n_axes = max(w.ndim, a.ndim) - 1
+    w, a = (x.reshape((1,) * (n_axes + 1 - x.ndim) + x.shape) for x in (w, a))
+    of_both = [i for i in range(n_axes) if w.shape[i] > 1 < a.shape[i]]
+    of_a = [i for i in range(n_axes) if w.shape[i] == 1 < a.shape[i]]
+    of_w = [i for i in range(n_axes) if a.shape[i] == 1]
+    order = [*of_both, *of_a, *of_w]
+    shape = np.broadcast_shapes(w.shape[:-1], a.shape[:-1])
+    n, n_columns, n_rows = (int(np.prod([shape[i] for i in axes])) for axes in (of_both, of_a, of_w))
+    out = np.empty((n, n_columns, n_rows), np.float32)
+    rows = w.transpose(*order, n_axes).reshape(n, n_rows, -1)
+    columns = a.transpose(*order, n_axes).reshape(n, n_columns, -1)
+    _dot_matrices(rows, columns, out, tensor_type, execution)
+    return out.reshape([shape[i] for i in order]).transpose(np.argsort(order))
 
 
-def _rows(packed: Bytes, shape: tuple[int, ...]) -> npt.NDArray[np.intp]:
-    """Which row of `packed` each element of the broadcast shape needs."""
-    n_rows = int(np.prod(packed.shape[:-1], dtype=np.intp))
-    rows = np.broadcast_to(np.arange(n_rows).reshape(packed.shape[:-1]), shape)
-    return np.ascontiguousarray(rows, np.intp).reshape(-1)
-
-
-def dot_numpy(codec: ModuleType, w: Bytes, a: Bytes, out: Floats) -> None:
-    """A room's `dot` as it stands: out (...) of blocks (..., blocks, type_size) that broadcast."""
-    total = np.zeros((*out.shape, 8), np.float32)
-    with np.errstate(all="ignore"):
-        for b in range(w.shape[-2]):
-            total = total + codec.dot(w[..., b, :], a[..., b, :])
-        out[...] = sum_lanes(total)
+def _dot_matrices(w: Bytes, a: Bytes, out: Floats, tensor_type: TensorType, execution: Execution) -> None:
+    """out (n, columns, rows) of w (n, rows, row_bytes) and a (n, columns, row_bytes)."""
+    codec, partner = room(tensor_type), vec_dot_type(tensor_type)
+    if out.shape[1:] != (1, 1):
+        for some, others, products in zip(w, a, out, strict=True):
+            multiply(codec, some, columns_of(others, partner), products, execution)
+        return
+    for first in range(0, len(out), ROWS):  # single rows with single columns: the diagonal of some of them
+        here = slice(first, first + ROWS)
+        products = np.empty((len(w[here]),) * 2, np.float32)
+        multiply(codec, w[here, 0], columns_of(a[here, 0], partner), products, execution)
+        out[here, 0, 0] = products.diagonal()
 
 
 def _dot_numbers(w: Bytes, a: Bytes, tensor_type: TensorType, execution: Execution) -> Floats:

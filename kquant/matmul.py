@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kquant.codec import dequantize, execution_of, quantize, row_slabs
-from kquant.dot import blocks_of_rows, dot, dot_numpy, vec_dot_type
+from kquant.dot import vec_dot_type
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats
-from kquant.kernels.jit import compiled, kernel
-from kquant.kernels.lanes import Rows, as_float
-from kquant.kernels.products import no_sum, sum_lanes
+from kquant.kernels.products import ROWS
+from kquant.multiply import columns_of, multiply
 from kquant.types import TensorType
 
 if TYPE_CHECKING:
@@ -28,17 +27,8 @@ __all__ = ["matmul"]
 
 SLAB = 1 << 22
 """Products of elements that a thread takes at a time."""
-
-
-@kernel
-def dot_all(w: Rows, a: Rows, out: Rows) -> None:
-    """out[c, r] = row r of w times row c of a; rows are (blocks, type_size)."""
-    for r in range(w.shape[0]):
-        for c in range(a.shape[0]):
-            total = as_float(no_sum(8))
-            for b in range(w.shape[1]):
-                total = total + dot(w[r, b], a[c, b])
-            out[c, r] = sum_lanes(total)
+UNPACKING = 4
+"""What unpacking an element costs, in products."""
 
 
 def matmul(
@@ -97,28 +87,28 @@ def _fill(
     """out (..., n, m) of packed weights (..., m, row_bytes) and rows of activations (..., n, k)."""
     codec, partner, stack = room(tensor_type), vec_dot_type(tensor_type), out.shape[:-2]
     n, m = out.shape[-2:]
-    packed = rows if hasattr(codec, "decode") else quantize(rows, partner, threads=threads, execution=how)
+    is_decoded = hasattr(codec, "decode")
+    packed: npt.NDArray[Any] = rows if is_decoded else quantize(rows, partner, threads=threads, execution=how)
+    prepared: npt.NDArray[Any] = np.empty(rows.shape[:-2], object)
+    for index in np.ndindex(prepared.shape):
+        prepared[index] = packed[index] if is_decoded else columns_of(packed[index], partner)
     weights = np.broadcast_to(weights, (*stack, *weights.shape[-2:]))
-    activations: npt.NDArray[Any] = np.broadcast_to(packed, (*stack, *packed.shape[-2:]))
+    prepared = np.broadcast_to(prepared, stack)
+    tiles = -(-m // ROWS)
 
     def slab(first: int, last: int) -> None:
-        """Rows of all the stack's weights, one after the other."""
-        for at in range(first // m, -(-last // m)):
+        """Tiles of rows of all the stack's weights, one after the other."""
+        for at in range(first // tiles, -(-last // tiles)):
             index = np.unravel_index(at, stack) if stack else ()
-            here = slice(max(first - at * m, 0), min(last - at * m, m))
-            w, a, y = weights[index][here], activations[index], out[index][:, here]
-            if hasattr(codec, "decode"):
-                np.matmul(a, dequantize(w, tensor_type, threads=1, execution=how).T, out=y)
-            elif how == "numpy":
-                for column, target in zip(blocks_of_rows(a, partner), y, strict=True):
-                    dot_numpy(codec, blocks_of_rows(w, tensor_type), column, target)
+            here = slice(max(first - at * tiles, 0) * ROWS, min((last - at * tiles) * ROWS, m))
+            w, y = weights[index][here], out[index][:, here]
+            if is_decoded:
+                np.matmul(prepared[index], dequantize(w, tensor_type, threads=1, execution=how).T, out=y)
             else:
-                signature = "R(uint8, 3), R(uint8, 3), Array(float32, 2, 'A')"
-                run = compiled(dot_all, signature, f"{tensor_type.name.lower()}-matmul", dot=codec.dot)
-                run(blocks_of_rows(w, tensor_type), blocks_of_rows(a, partner), y)
+                multiply(codec, w, prepared[index], y, how)
 
-    elements = max(1, rows.shape[-1] * n)
-    with row_slabs(threads, m * int(np.prod(stack, dtype=np.int64)), elements, SLAB) as each_slab:
+    cost = rows.shape[-1] * ROWS * (n + UNPACKING)
+    with row_slabs(threads, tiles * int(np.prod(stack, dtype=np.int64)), cost, SLAB) as each_slab:
         each_slab(slab)
 
 

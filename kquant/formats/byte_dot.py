@@ -1,58 +1,31 @@
-"""What the dot products of blocks of 32 with Q8_0 and Q8_1 share."""
+"""What the products of blocks of 32 with Q8_0 and Q8_1 share."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from kquant.kernels.jit import kernel
-from kquant.kernels.lanes import Lanes, Rows, as_float, count_up, run_half
-from kquant.kernels.products import (
-    add_products,
-    bytes_of,
-    joined,
-    load_bytes,
-    load_signed_bytes,
-    no_sum,
-    repeated,
-    shorts_of,
-)
+from kquant.kernels.lanes import Lanes, as_float
+from kquant.kernels.products import Columns, Tile, by_column, dot_pairs, dots, factor
 
-Q8_0_D, Q8_0_QS = 0, 2
-Q8_1_D, Q8_1_S, Q8_1_QS = 0, 2, 4
-"""Where the partners keep their fields: the room of Q8_0 itself needs them."""
-SHARE = np.float32(1 / 8)
-"""Of a float that is added once, in each of 8 lanes."""
+SIZE = 32
 
 
 @kernel
-def levels(block: Rows, at: int) -> Lanes:
-    """Bits 0-3 of the 32 levels."""
-    qs = load_bytes(block, at, 16)
-    return joined(qs & 15, qs >> 4)
+def add_symmetric(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    """With Q8_0.  Levels are larger than they mean; the pair says by how much."""
+    total = dots(acc, tile, 0, SIZE, 31, columns, SIZE, c) - dot_pairs(acc, tile, 1, columns, SIZE, c)
+    return acc + factor(tile, 0) * by_column(acc, columns, SIZE, 0, c) * as_float(total)
 
 
 @kernel
-def sum_32(q: Lanes, a: Rows, at: int) -> Lanes:
-    """The sum of q * activation for 32 int16 q and the bytes from `at` on."""
-    total = add_products(no_sum(8), repeated(q, 0, 16, 1), shorts_of(load_signed_bytes(a, at, 16)))
-    return as_float(add_products(total, repeated(q, 16, 16, 1), shorts_of(load_signed_bytes(a, at + 16, 16))))
+def add_bytes(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    """The same for levels of 8 bits."""
+    total = dots(acc, tile, 0, SIZE, 255, columns, SIZE, c) - dot_pairs(acc, tile, 1, columns, SIZE, c)
+    return acc + factor(tile, 0) * by_column(acc, columns, SIZE, 0, c) * as_float(total)
 
 
 @kernel
-def fifth_bits(block: Rows, at: int) -> Lanes:
-    """16 * bit 4 of the 32 levels, whose bit l is bit l of the 32-bit number at byte `at`."""
-    bits = repeated(load_bytes(block, at, 4), 0, 4, 8)
-    return ((bits >> bytes_of(count_up(32) & 7)) & 1) << 4
-
-
-@kernel
-def symmetric_dot(q: Lanes, d: Lanes, a: Rows) -> Lanes:
-    """Of int8 with a block of Q8_0."""
-    return sum_32(shorts_of(q), a, Q8_0_QS) * (d * run_half(a, Q8_0_D))
-
-
-@kernel
-def affine_dot(q: Lanes, d: Lanes, m: Lanes, a: Rows) -> Lanes:
-    """Of uint8 with a block of Q8_1, whose sum the minimum multiplies."""
-    total = sum_32(shorts_of(q), a, Q8_1_QS)
-    return d * run_half(a, Q8_1_D) * total + m * run_half(a, Q8_1_S) * SHARE
+def add_affine(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    """With Q8_1, whose sum the minimum multiplies."""
+    total = as_float(dots(acc, tile, 0, SIZE, 31, columns, SIZE, c))
+    minimum = factor(tile, 1) * by_column(acc, columns, SIZE, 1, c)
+    return acc + (factor(tile, 0) * by_column(acc, columns, SIZE, 0, c) * total + minimum)

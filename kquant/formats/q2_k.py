@@ -21,7 +21,7 @@ import numpy as np
 
 from kquant.formats.affine_block import remember, requantize, search_weighted
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_64, scaled_affine, times_bsums
+from kquant.formats.k_dot import add_affine_16, put_scales
 from kquant.formats.scale_search import ZERO, affine_search, positive_search
 from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
@@ -41,7 +41,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
-from kquant.kernels.products import bits_at, folded, load_bytes, no_sum, repeated, shorts_of
+from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_pair, quad
 from kquant.types import TensorType
 
 TYPE = TensorType.Q2_K
@@ -131,17 +131,38 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
             store(block, QS + 32 * k + i, q)
 
 
-@kernel
-def dot(block: Rows, a: Rows) -> Lanes:
-    m = shorts_of(load_bytes(block, SCALES, 16) >> 4)
-    total = folded(half_sum(block, a, 0) + half_sum(block, a, 1))
-    return scaled_affine(block, D, a, total, times_bsums(m, a))
+add = add_affine_16
 
 
 @kernel
-def half_sum(block: Rows, a: Rows, k: int) -> Lanes:
-    """The sum of levels times activation over 128 elements."""
-    sc = shorts_of(load_bytes(block, SCALES + 8 * k, 8) & 15)
-    qs = load_bytes(block, QS + 32 * k, 32)
-    total = add_64(no_sum(16), bits_at(qs, 0, 2, 3), a, 128 * k, repeated(sc, 0, 4, 8))
-    return add_64(total, bits_at(qs, 4, 6, 3), a, 128 * k + 64, repeated(sc, 4, 4, 8))
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    head, tail = load_bytes(block, SCALES), load_bytes(block, DMIN - 14)
+    q0, q1 = load_bytes(block, QS), load_bytes(block, QS + 16)
+    q2, q3 = load_bytes(block, QS + 32), load_bytes(block, QS + 48)
+    put_factor(tile, 0, half_at(tail, 12))
+    put_factor(tile, 1, half_at(tail, 14))
+    for_four(quad(head, 0), 0, tile)
+    for_four(quad(head, 1), 4, tile)
+    for_four(quad(head, 2), 8, tile)
+    for_four(quad(head, 3), 12, tile)
+    put_levels(q0, 0, tile)
+    put_levels(q1, 16, tile)
+    put_levels(q2, 128, tile)
+    put_levels(q3, 144, tile)
+
+
+@kernel
+def put_levels(q: Lanes, at: int, tile: Tile) -> None:
+    """16 elements from `at` on, and 32, 64 and 96 further."""
+    put_bytes(tile, at, q & 3)
+    put_bytes(tile, at + 32, (q >> 2) & 3)
+    put_bytes(tile, at + 64, (q >> 4) & 3)
+    put_bytes(tile, at + 96, q >> 6)
+
+
+@kernel
+def for_four(both: Lanes, j: int, tile: Tile) -> None:
+    """Scales and minima of the four sub-blocks from j on."""
+    put_scales(tile, j, both & 15)
+    put_pair(tile, j // 2, both >> 4, 0, 1, 0)
+    put_pair(tile, j // 2 + 1, both >> 4, 2, 3, 0)

@@ -22,7 +22,7 @@ import numpy as np
 
 from kquant.formats.coordinate_search import coordinate_search
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_64, scaled, times_bsums
+from kquant.formats.k_dot import add_symmetric, put_scales
 from kquant.formats.scale_search import (
     ONE,
     ZERO,
@@ -48,7 +48,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
-from kquant.kernels.products import bits_at, folded, joined, load_bytes, no_sum, repeated, shorts_of
+from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_pair, quad, signed
 from kquant.types import TensorType
 
 TYPE = TensorType.Q3_K
@@ -170,27 +170,38 @@ def finish(x: Rows, levels: Rows, block: Rows) -> None:
         store(block, HMASK + i, mask)
 
 
-@kernel
-def dot(block: Rows, a: Rows) -> Lanes:
-    """Levels as they are stored, less 4 times what their scales make of the activation's sums."""
-    sc = run_scales(block)
-    total = half_sum(block, a, repeated(sc, 0, 8, 1), 0) + half_sum(block, a, repeated(sc, 8, 8, 1), 1)
-    return scaled(block, D, a, folded(total) - (times_bsums(sc, a) << 2))
+add = add_symmetric
 
 
 @kernel
-def half_sum(block: Rows, a: Rows, sc: Lanes, k: int) -> Lanes:
-    """The sum of levels times activation over 128 elements; sc: their 8 scales."""
-    qs, hmask = load_bytes(block, QS + 32 * k, 32), load_bytes(block, HMASK, 32)
-    q = bits_at(qs, 0, 2, 3) | bits_at(hmask, 4 * k - 2, 4 * k - 1, 4)
-    total = add_64(no_sum(16), q, a, 128 * k, repeated(sc, 0, 4, 8))
-    q = bits_at(qs, 4, 6, 3) | bits_at(hmask, 4 * k, 4 * k + 1, 4)
-    return add_64(total, q, a, 128 * k + 64, repeated(sc, 4, 4, 8))
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    put_factor(tile, 0, half_at(load_bytes(block, D - 14), 14))
+    tail = load_bytes(block, SCALES - 4)
+    low, other, high = quad(tail, 1), quad(tail, 2), quad(tail, 3)
+    for_four((low & 15) | ((high & 3) << 4), 0, tile)
+    for_four((other & 15) | (((high >> 2) & 3) << 4), 4, tile)
+    for_four((low >> 4) | (((high >> 4) & 3) << 4), 8, tile)
+    for_four((other >> 4) | ((high >> 6) << 4), 12, tile)
+    for i in range(0, 32, 16):
+        hmask = load_bytes(block, HMASK + i)
+        put_half(block, 0, i, hmask, tile)
+        put_half(block, 1, i, hmask >> 4, tile)
 
 
 @kernel
-def run_scales(block: Rows) -> Lanes:
-    """The 16 scales as int16."""
-    low, high = load_bytes(block, SCALES, 8), load_bytes(block, SCALES + 8, 4)
-    four = joined(joined(high & 3, (high >> 2) & 3), joined((high >> 4) & 3, high >> 6))
-    return shorts_of(joined(low & 15, low >> 4) | (four << 4)) - 32
+def put_half(block: Rows, k: int, i: int, high: Lanes, tile: Tile) -> None:
+    """16 elements of each of the four sub-block pairs of 128; bits 0-3 of `high` are their third bits."""
+    q = load_bytes(block, QS + 32 * k + i)
+    put_bytes(tile, 128 * k + i, (q & 3) | ((high & 1) << 2))
+    put_bytes(tile, 128 * k + 32 + i, ((q >> 2) & 3) | ((high & 2) << 1))
+    put_bytes(tile, 128 * k + 64 + i, ((q >> 4) & 3) | (high & 4))
+    put_bytes(tile, 128 * k + 96 + i, (q >> 6) | ((high & 8) >> 1))
+
+
+@kernel
+def for_four(stored: Lanes, j: int, tile: Tile) -> None:
+    """The scales from j on; levels are stored 4 too large."""
+    sc = signed(stored - 32)
+    put_scales(tile, j, sc)
+    put_pair(tile, j // 2, sc, 0, 1, 2)
+    put_pair(tile, j // 2 + 1, sc, 2, 3, 2)

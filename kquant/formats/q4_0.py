@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.byte_dot import levels, symmetric_dot
+from kquant.formats.byte_dot import add_symmetric
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.legacy_block import run_nibbles, store_nibbles, symmetric_block, symmetric_weighted
 from kquant.kernels.jit import kernel
-from kquant.kernels.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
-from kquant.kernels.products import signed
+from kquant.kernels.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_same
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_0
@@ -69,6 +69,13 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_nibbles(levels, QS, block)
 
 
+add = add_symmetric
+
+
 @kernel
-def dot(block: Rows, a: Rows) -> Lanes:
-    return symmetric_dot(signed(levels(block, QS) - 8), run_half(block, D), a)
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    put_factor(tile, 0, half_at(load_bytes(block, D), 0))
+    put_same(tile, 8)
+    q = load_bytes(block, QS)
+    put_bytes(tile, 0, q & 15)
+    put_bytes(tile, 16, q >> 4)

@@ -32,11 +32,10 @@ from kquant.formats.affine_block import (
     unpack_scale_min,
 )
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_64, scale_min_shorts, scaled_affine, times_bsums
+from kquant.formats.k_dot import add_affine_32, put_scales_and_minima
 from kquant.formats.scale_search import positive_search
 from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
-    Lanes,
     Rows,
     as_float,
     as_int,
@@ -48,7 +47,7 @@ from kquant.kernels.lanes import (
     store_half,
     store_run,
 )
-from kquant.kernels.products import bits_at, folded, load_bytes, no_sum, repeated
+from kquant.kernels.products import Tile, load_bytes, put_bytes
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_K
@@ -126,11 +125,14 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
             store(block, QS + 32 * k + i, low | (high << 4))
 
 
+add = add_affine_32
+
+
 @kernel
-def dot(block: Rows, a: Rows) -> Lanes:
-    sc, m = scale_min_shorts(block)
-    total = no_sum(16)
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    put_scales_and_minima(block, tile)
     for k in range(4):
-        q = bits_at(load_bytes(block, QS + 32 * k, 32), 0, 4, 15)
-        total = add_64(total, q, a, 64 * k, repeated(sc, 2 * k, 2, 16))
-    return scaled_affine(block, D, a, folded(total), times_bsums(repeated(m, 0, 8, 2), a))
+        for i in range(0, 32, 16):
+            q = load_bytes(block, QS + 32 * k + i)
+            put_bytes(tile, 64 * k + i, q & 15)
+            put_bytes(tile, 64 * k + 32 + i, q >> 4)

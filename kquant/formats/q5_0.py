@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.byte_dot import fifth_bits, levels, symmetric_dot
+from kquant.formats.byte_dot import add_symmetric
 from kquant.formats.fields import (
     Bytes,
     Fields,
@@ -40,8 +40,8 @@ from kquant.formats.legacy_block import (
     symmetric_weighted,
 )
 from kquant.kernels.jit import kernel
-from kquant.kernels.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
-from kquant.kernels.products import signed
+from kquant.kernels.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.products import Tile, bits_at, half_at, load_bytes, put_bytes, put_factor, put_same
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_0
@@ -91,6 +91,13 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_fifth_bits(levels, QH, block)
 
 
+add = add_symmetric
+
+
 @kernel
-def dot(block: Rows, a: Rows) -> Lanes:
-    return symmetric_dot(signed((levels(block, QS) | fifth_bits(block, QH)) - 16), run_half(block, D), a)
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    head, q = load_bytes(block, D), load_bytes(block, QS)
+    put_factor(tile, 0, half_at(head, 0))
+    put_same(tile, 16)
+    put_bytes(tile, 0, (q & 15) | bits_at(head, 16, 16))
+    put_bytes(tile, 16, (q >> 4) | bits_at(head, 32, 16))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.byte_dot import affine_dot, fifth_bits, levels
+from kquant.formats.byte_dot import add_affine
 from kquant.formats.fields import (
     Bytes,
     Fields,
@@ -41,7 +41,8 @@ from kquant.formats.legacy_block import (
     store_nibbles,
 )
 from kquant.kernels.jit import kernel
-from kquant.kernels.lanes import Lanes, Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.products import Tile, bits_at, half_at, load_bytes, put_bytes, put_factor
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_1
@@ -99,7 +100,13 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_fifth_bits(levels, QH, block)
 
 
+add = add_affine
+
+
 @kernel
-def dot(block: Rows, a: Rows) -> Lanes:
-    q = levels(block, QS) | fifth_bits(block, QH)
-    return affine_dot(q, run_half(block, D), run_half(block, M), a)
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    head, q = load_bytes(block, D), load_bytes(block, QS)
+    put_factor(tile, 0, half_at(head, 0))
+    put_factor(tile, 1, half_at(head, 2))
+    put_bytes(tile, 0, (q & 15) | bits_at(head, 32, 16))
+    put_bytes(tile, 16, (q >> 4) | bits_at(head, 48, 16))

@@ -33,7 +33,7 @@ from kquant.formats.affine_block import (
     unpack_scale_min,
 )
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_64, scale_min_shorts, scaled_affine, times_bsums
+from kquant.formats.k_dot import add_affine_32, put_scales_and_minima
 from kquant.formats.scale_search import positive_search
 from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
@@ -51,7 +51,7 @@ from kquant.kernels.lanes import (
     store_run,
     zeros,
 )
-from kquant.kernels.products import bits_at, folded, load_bytes, no_sum, repeated
+from kquant.kernels.products import Tile, load_bytes, put_bytes
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_K
@@ -137,12 +137,23 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
         store(block, QH + i, qh)
 
 
+add = add_affine_32
+
+
 @kernel
-def dot(block: Rows, a: Rows) -> Lanes:
-    sc, m = scale_min_shorts(block)
-    qh = load_bytes(block, QH, 32)
-    total = no_sum(16)
-    for k in range(4):
-        q = bits_at(load_bytes(block, QS + 32 * k, 32), 0, 4, 15) | bits_at(qh, 2 * k - 4, 2 * k - 3, 16)
-        total = add_64(total, q, a, 64 * k, repeated(sc, 2 * k, 2, 16))
-    return scaled_affine(block, D, a, folded(total), times_bsums(repeated(m, 0, 8, 2), a))
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    put_scales_and_minima(block, tile)
+    for i in range(0, 32, 16):
+        qh = load_bytes(block, QH + i)
+        put_64(block, 0, i, qh << 4, qh << 3, tile)
+        put_64(block, 1, i, qh << 2, qh << 1, tile)
+        put_64(block, 2, i, qh, qh >> 1, tile)
+        put_64(block, 3, i, qh >> 2, qh >> 3, tile)
+
+
+@kernel
+def put_64(block: Rows, k: int, i: int, low: Lanes, high: Lanes, tile: Tile) -> None:
+    """16 elements of either sub-block of 64; bits 4 of `low` and `high` are their fifth bits."""
+    q = load_bytes(block, QS + 32 * k + i)
+    put_bytes(tile, 64 * k + i, (q & 15) | (low & 16))
+    put_bytes(tile, 64 * k + 32 + i, (q >> 4) | (high & 16))

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_64, scaled, times_bsums
+from kquant.formats.k_dot import add_symmetric, put_scales
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, symmetric_levels, symmetric_search
 from kquant.formats.symmetric_block import largest_scale, requantize
 from kquant.kernels.jit import kernel
@@ -42,15 +42,7 @@ from kquant.kernels.lanes import (
     store_run,
     where,
 )
-from kquant.kernels.products import (
-    bits_at,
-    folded,
-    load_bytes,
-    load_signed_bytes,
-    no_sum,
-    repeated,
-    shorts_of,
-)
+from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_pair, quad, signed
 from kquant.types import TensorType
 
 TYPE = TensorType.Q6_K
@@ -142,18 +134,43 @@ def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
             store(block, QH + 32 * k + i, high)
 
 
-@kernel
-def dot(block: Rows, a: Rows) -> Lanes:
-    """Levels as they are stored, less 32 times what their scales make of the activation's sums."""
-    sc = shorts_of(load_signed_bytes(block, SCALES, 16))
-    total = folded(half_sum(block, a, 0) + half_sum(block, a, 1))
-    return scaled(block, D, a, total - (times_bsums(sc, a) << 5))
+add = add_symmetric
 
 
 @kernel
-def half_sum(block: Rows, a: Rows, k: int) -> Lanes:
-    """The sum of levels times activation over 128 elements."""
-    sc = shorts_of(load_signed_bytes(block, SCALES + 8 * k, 8))
-    ql, qh = load_bytes(block, QL + 64 * k, 64), load_bytes(block, QH + 32 * k, 32)
-    total = add_64(no_sum(16), (ql & 15) | bits_at(qh, -4, -2, 48), a, 128 * k, repeated(sc, 0, 4, 8))
-    return add_64(total, (ql >> 4) | bits_at(qh, 0, 2, 48), a, 128 * k + 64, repeated(sc, 4, 4, 8))
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    sc, d = signed(load_bytes(block, SCALES)), half_at(load_bytes(block, D - 14), 14)
+    put_half(block, 0, tile)
+    put_half(block, 1, tile)
+    put_factor(tile, 0, d)
+    for_four(quad(sc, 0), 0, tile)
+    for_four(quad(sc, 1), 4, tile)
+    for_four(quad(sc, 2), 8, tile)
+    for_four(quad(sc, 3), 12, tile)
+
+
+@kernel
+def put_half(block: Rows, k: int, tile: Tile) -> None:
+    """128 elements; all their bytes are read before any is written, for which processors wait."""
+    low0, low1 = load_bytes(block, QL + 64 * k), load_bytes(block, QL + 64 * k + 16)
+    low2, low3 = load_bytes(block, QL + 64 * k + 32), load_bytes(block, QL + 64 * k + 48)
+    high0, high1 = load_bytes(block, QH + 32 * k), load_bytes(block, QH + 32 * k + 16)
+    put_levels(low0, low2, high0, 128 * k, tile)
+    put_levels(low1, low3, high1, 128 * k + 16, tile)
+
+
+@kernel
+def put_levels(even: Lanes, odd: Lanes, high: Lanes, at: int, tile: Tile) -> None:
+    """16 elements from `at` on, and 32, 64 and 96 further."""
+    put_bytes(tile, at, (even & 15) | ((high & 3) << 4))
+    put_bytes(tile, at + 32, (odd & 15) | ((high & 12) << 2))
+    put_bytes(tile, at + 64, (even >> 4) | (high & 48))
+    put_bytes(tile, at + 96, (odd >> 4) | ((high >> 2) & 48))
+
+
+@kernel
+def for_four(sc: Lanes, j: int, tile: Tile) -> None:
+    """The scales from j on; levels are stored 32 too large."""
+    put_scales(tile, j, sc)
+    put_pair(tile, j // 2, sc, 0, 1, 5)
+    put_pair(tile, j // 2 + 1, sc, 2, 3, 5)

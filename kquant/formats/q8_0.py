@@ -17,11 +17,11 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.byte_block import round_bytes
-from kquant.formats.byte_dot import symmetric_dot
+from kquant.formats.byte_dot import add_bytes
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.kernels.jit import kernel
-from kquant.kernels.lanes import Lanes, Rows, as_float, load_run_signed, run_half, store_half, store_run
-from kquant.kernels.products import load_signed_bytes
+from kquant.kernels.lanes import Rows, as_float, load_run_signed, run_half, store_half, store_run
+from kquant.kernels.products import Tile, half_at, load_bytes, put_factor, put_large_bytes, put_same
 from kquant.types import TensorType
 
 TYPE = TensorType.Q8_0
@@ -58,6 +58,12 @@ def quantize(x: Rows, block: Rows) -> None:
 quantize_weighted = None
 
 
+add = add_bytes
+
+
 @kernel
-def dot(block: Rows, a: Rows) -> Lanes:
-    return symmetric_dot(load_signed_bytes(block, QS, 32), run_half(block, D), a)
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    put_factor(tile, 0, half_at(load_bytes(block, D), 0))
+    put_same(tile, 128)
+    put_large_bytes(tile, 0, load_bytes(block, QS) + 128)
+    put_large_bytes(tile, 16, load_bytes(block, QS + 16) + 128)

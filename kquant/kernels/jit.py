@@ -12,7 +12,7 @@ from threading import RLock
 from time import time
 from typing import Any, TypeVar
 
-__all__ = ["LOADED", "compiled", "kernel", "lane_count"]
+__all__ = ["LOADED", "column_count", "compiled", "kernel", "lane_count"]
 
 LOADED = time()
 """When this process began to load kernels: sources that are younger are not those that it runs."""
@@ -35,6 +35,13 @@ def lane_count() -> int:
     from kquant.kernels.simd import LANES
 
     return LANES
+
+
+def column_count() -> tuple[int, int]:
+    """Columns that a compiled product works on at a time, and how many of those that are left."""
+    from kquant.kernels.simd_sums import FEW, MANY
+
+    return MANY, FEW
 
 
 def compiled(driver: Callable[..., Any], signature: str, name: str, **kernels: Callable[..., Any]) -> Any:

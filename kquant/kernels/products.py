@@ -1,69 +1,112 @@
-"""The vocabulary of dot products: bytes and 16-bit integers inside a block, and sums of their products.
+"""The vocabulary of products: packed rows times columns of activations, sixteen rows at a time.
 
-What `kquant.kernels.lanes` is to the searches, this is to `dot`.  NumPy executes the functions below; Numba
-compiles them to the CPU's own instructions for such sums (`kquant.kernels.simd_products`).  Bytes keep their
-8 bits under `&`, `|`, `<<` and `>>`, so that a register holds as many of them as it can.
+What `kquant.kernels.lanes` is to the searches, this is to products.  NumPy executes the functions below for
+any number of rows; Numba compiles them for 16, each in a lane of 4 bytes (`kquant.kernels.simd_products`).
+Three kinds of vector occur:
+
+* **bytes**, uint8 or int8 (rows, n): n neighbouring bytes of each row.  Under `+`, `-`, `&`, `|`, `<<` and
+  `>>` each keeps its 8 bits;
+* **numbers**, int32 or float32 (rows,): one of each row;
+* **sums**, int32 or float32 (columns, rows): one of each row for each of some columns.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import Lanes, Rows, float_of_half
 
 __all__ = [
-    "add_products",
+    "FACTORS",
+    "FETCHED",
+    "PAIRS",
+    "ROWS",
+    "SCALES",
+    "Columns",
+    "Tile",
     "bits_at",
-    "bytes_of",
-    "folded",
-    "ints_of",
-    "joined",
+    "block_from",
+    "by_column",
+    "byte_at",
+    "columns_at",
+    "dot_pairs",
+    "dots",
+    "factor",
+    "fetch",
+    "few_columns",
+    "give",
+    "half_at",
     "load_bytes",
-    "load_shorts",
-    "load_signed_bytes",
-    "no_sum",
-    "pair_sums",
-    "repeated",
-    "run_float",
-    "run_halves",
-    "shorts_of",
+    "many_columns",
+    "no_floats",
+    "no_sums",
+    "one_column",
+    "products_at",
+    "put_bytes",
+    "put_factor",
+    "put_large_bytes",
+    "put_pair",
+    "put_same",
+    "put_scale",
+    "put_sums",
+    "quad",
+    "scale",
+    "short_at",
     "signed",
-    "sum_lanes",
+    "tile_at",
 ]
 
-
-def load_bytes(block: Rows, at: int, n: int) -> Lanes:
-    """Bytes at .. at + n of one block, as uint8."""
-    return block[..., at : at + n]
-
-
-def load_signed_bytes(block: Rows, at: int, n: int) -> Lanes:
-    """Bytes at .. at + n of one block, as int8."""
-    return block[..., at : at + n].view(np.int8)
+ROWS = 16
+"""Rows that compiled kernels work on at a time."""
+SCALES, PAIRS, FACTORS = 16, 8, 2
+"""Room in a tile, for each row."""
 
 
-def load_shorts(block: Rows, at: int, n: int) -> Lanes:
-    """n little-endian 16-bit integers from byte `at` on, as int16."""
-    return np.ascontiguousarray(block[..., at : at + 2 * n]).view("<i2")
+FETCHED = 512
+"""Bytes that `fetch` is for."""
 
 
-def run_float(block: Rows, at: int) -> Lanes:
-    """The little-endian float32 at byte `at`, which fits every run."""
-    return np.ascontiguousarray(block[..., at : at + 4]).view("<f4")
+class Tile(NamedTuple):
+    """One block of each of some rows, unpacked; compiled, a few KB of memory."""
+
+    levels: npt.NDArray[np.uint8]
+    """(rows, elements)."""
+    scales: npt.NDArray[np.int32]
+    """(scales, rows)."""
+    pairs: npt.NDArray[np.int16]
+    """(pairs, rows, 2): factors of the sums of activations."""
+    factors: npt.NDArray[np.float32]
+    """(factors, rows)."""
 
 
-@kernel
-def run_halves(block: Rows, at: int) -> Lanes:
-    """The two fp16 numbers from byte `at` on, as float32."""
-    return float_of_half(ints_of(load_shorts(block, at, 2)))
+Columns: TypeAlias = npt.NDArray[np.void]
+"""One block of each of some columns: q (elements,), sums (pairs, 2) of 16 elements each, factors (2,)."""
 
 
-def no_sum(n: int) -> Lanes:
-    """n int32 zeros, to add products to."""
-    return np.zeros(n, np.int32)
+# ---------------------------------------------------------------- packed rows
+
+
+def block_from(w: Rows, row: int, at: int) -> Rows:
+    """The blocks that begin at byte `at` of 16 rows."""
+    return w[row : row + ROWS, at:]
+
+
+def fetch(w: Rows, row: int, at: int) -> None:
+    """Tells the processor that `FETCHED` bytes, from `at` behind the row's beginning, will be needed soon."""
+
+
+def load_bytes(block: Rows, at: int) -> Lanes:
+    """Bytes at .. at + 16 of each row."""
+    return block[:, at : at + 16]
+
+
+def quad(value: Lanes, i: int) -> Lanes:
+    """Bytes 4i .. 4i + 4 of each row."""
+    return value[:, 4 * i : 4 * i + 4]
 
 
 def signed(value: Lanes) -> Lanes:
@@ -71,61 +114,141 @@ def signed(value: Lanes) -> Lanes:
     return value.view(np.int8)
 
 
-def ints_of(value: Lanes) -> Lanes:
-    """int16 as int32."""
-    return value.astype(np.int32)
+def bits_at(value: Lanes, at: int, worth: int) -> Lanes:
+    """16 bytes of each row: `worth` where bit at, at + 1, ... of its bytes is set, else 0."""
+    bits: Lanes = np.unpackbits(value[:, at // 8 : at // 8 + 2], axis=1, bitorder="little")
+    return bits * np.uint8(worth)
 
 
-def bytes_of(value: Lanes) -> Lanes:
-    """The low 8 bits of int32, as uint8."""
-    return value.astype(np.uint8)
+def byte_at(value: Lanes, i: int) -> Lanes:
+    """Byte i of each row, as a number."""
+    return value[:, i].astype(np.int32)
 
 
-def shorts_of(value: Lanes) -> Lanes:
-    """uint8 or int8 as int16."""
-    return value.astype(np.int16)
+def short_at(value: Lanes, i: int) -> Lanes:
+    """The 16 bits in bytes i and i + 1 of each row, i even, as a number."""
+    return value[:, i].astype(np.int32) | value[:, i + 1].astype(np.int32) << 8
 
 
-def bits_at(value: Lanes, low: int, high: int, mask: int) -> Lanes:
-    """Bytes twice over, shifted right by `low` and then by `high`, masked; a negative shift goes left.
+@kernel
+def half_at(value: Lanes, i: int) -> Lanes:
+    """The fp16 number in bytes i and i + 1 of each row, i even, as float32."""
+    return float_of_half(short_at(value, i))
 
-    The mask leaves no bit that comes from outside a byte.
+
+# ---------------------------------------------------------------- what is kept of a block for all columns
+
+
+def tile_at(memory: Rows, i: int) -> Tile:
+    """Tile i of the memory that a compiled kernel has for them."""
+    raise NotImplementedError
+
+
+def products_at(memory: Rows, i: int, columns: Columns) -> Tile:
+    """Tile i for a single column: keeps no levels, but their products with those of the column."""
+    raise NotImplementedError
+
+
+def put_bytes(tile: Tile, at: int, value: Lanes) -> None:
+    """The levels of elements at .. at + 16 of each row, up to 63."""
+    tile.levels[:, at : at + 16] = value
+
+
+def put_large_bytes(tile: Tile, at: int, value: Lanes) -> None:
+    """The same for levels above 63."""
+    tile.levels[:, at : at + 16] = value
+
+
+def put_scale(tile: Tile, j: int, value: Lanes) -> None:
+    """Scale j of each row, as int32."""
+    tile.scales[j] = value
+
+
+def put_factor(tile: Tile, i: int, value: Lanes) -> None:
+    """Factor i of each row, as float32."""
+    tile.factors[i] = value
+
+
+def put_pair(tile: Tile, i: int, value: Lanes, j: int, k: int, shift: int) -> None:
+    """Pair i: bytes j and k of each row, of the same four, shifted left."""
+    tile.pairs[i, :, 0] = value[:, j].astype(np.int16) << shift
+    tile.pairs[i, :, 1] = value[:, k].astype(np.int16) << shift
+
+
+def put_same(tile: Tile, number: int) -> None:
+    """Pair 0: twice the same number, for every row."""
+    tile.pairs[0] = number
+
+
+# ---------------------------------------------------------------- rows times columns
+
+
+def columns_at(memory: Rows, b: int) -> Columns:
+    """Block b of the columns that a compiled kernel has been given."""
+    raise NotImplementedError
+
+
+def many_columns(sums: Rows, c: int) -> Lanes:
+    """Columns of float32 (columns, rows) from c on: as many as the processor has registers for."""
+    return sums[c:]
+
+
+def few_columns(sums: Rows, c: int) -> Lanes:
+    """Some columns from c on, but not so many."""
+    return sums[c:]
+
+
+def one_column(sums: Rows, c: int) -> Lanes:
+    """Column c."""
+    return sums[c : c + 1]
+
+
+def put_sums(sums: Rows, c: int, value: Lanes) -> None:
+    """Set the columns from c on."""
+    sums[c : c + len(value)] = value
+
+
+def give(sums: Rows, c: int, out: Rows, row: int) -> None:
+    """Column c of float32 (columns, rows) to out[c, row .. row + 16]."""
+    out[c, row : row + ROWS] = sums[c]
+
+
+def no_sums(like: Lanes) -> Lanes:
+    """int32 zeros for the same rows and columns."""
+    return np.zeros(like.shape, np.int32)
+
+
+def no_floats(like: Lanes) -> Lanes:
+    """float32 zeros for the same rows and columns."""
+    return np.zeros(like.shape, np.float32)
+
+
+def scale(tile: Tile, j: int) -> Lanes:
+    """Scale j of each row."""
+    return tile.scales[j]
+
+
+def factor(tile: Tile, i: int) -> Lanes:
+    """Factor i of each row."""
+    return tile.factors[i]
+
+
+def by_column(like: Lanes, columns: Columns, size: int, i: int, c: int) -> Lanes:
+    """Factor i of each column from c on; blocks have `size` elements."""
+    return columns["factors"][c : c + len(like), i, None]
+
+
+def dots(like: Lanes, tile: Tile, at: int, n: int, top: int, columns: Columns, size: int, c: int) -> Lanes:
+    """The sums of level * activation over n elements from `at` on, for the columns from c on.
+
+    No level is larger than `top`.  The sums are whole numbers below 2**24: float32 has them exactly, and
+    NumPy multiplies it faster than integers.
     """
-    shifted = [value >> at if at >= 0 else value << -at for at in (low, high)]
-    return joined(*shifted) & mask
+    x = columns["q"][c : c + len(like), at : at + n].astype(np.float32)
+    return (x @ tile.levels[:, at : at + n].T.astype(np.float32)).astype(np.int32)
 
 
-def folded(value: Lanes) -> Lanes:
-    """The second half of int32 added to the first."""
-    half = value.shape[-1] // 2
-    return value[..., :half] + value[..., half:]
-
-
-def joined(low: Lanes, high: Lanes) -> Lanes:
-    """One vector after the other."""
-    return np.concatenate([low, high], axis=-1)
-
-
-def repeated(value: Lanes, at: int, count: int, each: int) -> Lanes:
-    """Elements at .. at + count, each of them so many times in a row."""
-    return np.repeat(value[..., at : at + count], each, axis=-1)
-
-
-def pair_sums(u: Lanes, s: Lanes) -> Lanes:
-    """u[0] * s[0] + u[1] * s[1], ... as int16, for u of uint8 up to 127 and s of int8."""
-    products = u.astype(np.int16) * s
-    return products[..., ::2] + products[..., 1::2]
-
-
-def add_products(total: Lanes, x: Lanes, y: Lanes) -> Lanes:
-    """total[0] + x[0] * y[0] + x[1] * y[1], ... as int32, for x and y of int16."""
-    products = x.astype(np.int32) * y
-    return total + (products[..., ::2] + products[..., 1::2])
-
-
-def sum_lanes(value: Lanes) -> Any:
-    """The sum of a run of 2**k float32: one half added to the other, until one is left."""
-    while value.shape[-1] > 1:
-        half = value.shape[-1] // 2
-        value = value[..., :half] + value[..., half:]
-    return value[..., 0]
+def dot_pairs(like: Lanes, tile: Tile, n: int, columns: Columns, size: int, c: int) -> Lanes:
+    """The sums of the first n pairs times the columns' sums of 16 elements each, from column c on."""
+    x = columns["sums"][c : c + len(like), :n].reshape(len(like), 2 * n).astype(np.int32)
+    return x @ tile.pairs[:n].swapaxes(0, 1).reshape(-1, 2 * n).T.astype(np.int32)

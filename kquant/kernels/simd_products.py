@@ -1,80 +1,237 @@
-"""Teaches Numba the sums of `kquant.kernels.products`, in as few instructions as the CPU has for them.
+"""Teaches Numba the part of `kquant.kernels.products` that multiplies tiles with columns.
 
-Imported by `jit` only, when the first kernel is compiled.  Where there are no such instructions the
-sums are spelled out.  The integers are the same.
+Sums are a vector of rows for each column.  Imported by `kquant.kernels.jit` only, when the first kernel is
+compiled.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils
+from numba.core import types
+from numba.core.imputils import lower_builtin
+from numba.extending import register_model
 
-from kquant.kernels import products
-from kquant.kernels.simd import I32, LanesType, teach
-from kquant.kernels.simd_bytes import I16, assembly, has, register_bits, shuffle, side_by_side, widen
-
-
-def _intrinsic(builder: Any, name: str, result: Any, *args: Any) -> Any:
-    signature = ir.FunctionType(result, [a.type for a in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), args)
-
-
-def _in_registers(builder: Any, out: Any, vectors: Sequence[Any], emit: Callable[..., Any]) -> Any:
-    """`emit` for each register's share of the vectors."""
-    pieces = out.count * out.element.width // register_bits(out)
-    results = []
-    for k in range(pieces):
-        shares = [
-            shuffle(builder, v, v, range(k * v.type.count // pieces, (k + 1) * v.type.count // pieces))
-            for v in vectors
-        ]
-        results.append(emit(*shares))
-    return side_by_side(builder, results)
-
-
-def _every(builder: Any, value: Any, step: int) -> list[Any]:
-    """Lanes 0, step, ..; lanes 1, step + 1, ..; and so on."""
-    return [shuffle(builder, value, value, range(k, value.type.count, step)) for k in range(step)]
+from kquant.kernels import lanes, products
+from kquant.kernels.products import ROWS
+from kquant.kernels.simd import LanesType, teach
+from kquant.kernels.simd_sums import FEW, MANY, WORDS, dots, everywhere, load, offset, pair_dots, store
+from kquant.kernels.simd_tiles import (
+    FACTORS,
+    LEVELS,
+    LITERAL,
+    PAIRS,
+    QUAD,
+    SCALES,
+    TILES,
+    PlaceType,
+    PrimitiveModel,
+    ProductsType,
+    in_array,
+    in_tile,
+    nothing,
+    row_step,
+    times,
+)
 
 
-def _pair_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    out = sig.return_type.llvm
-    if bits := register_bits(out):
-        name = "llvm.x86.avx512.pmaddubs.w.512" if bits == 512 else "llvm.x86.avx2.pmadd.ub.sw"
-        piece = ir.VectorType(I16, bits // 16)
-        return _in_registers(builder, out, args, lambda u, s: _intrinsic(builder, name, piece, u, s))
-    u, s = (widen(builder, v, I16, is_signed=k == 1) for k, v in enumerate(args))
-    even, odd = _every(builder, builder.mul(u, s), 2)
-    return builder.add(even, odd)
+class SumsType(types.Type):
+    """The Numba type of sums: for each column a vector of rows."""
+
+    def __init__(self, element: str, columns: int) -> None:
+        super().__init__(name=f"{element}x{ROWS}x{columns}")
+        self.element, self.columns, self.of_rows = element, columns, LanesType(element, ROWS)
+        self.llvm = ir.ArrayType(self.of_rows.llvm, columns)
 
 
-def _add_products(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    out = sig.return_type.llvm
-    if bits := register_bits(out):
-        piece = ir.VectorType(I32, bits // 32)
-
-        def emit(total: Any, x: Any, y: Any) -> Any:
-            if bits == 512 or has("avx512vnni", "avx512vl"):
-                return assembly(builder, "vpdpwssd $3, $2, $0", "=v,0,v,v", total, x, y)
-            return builder.add(total, _intrinsic(builder, "llvm.x86.avx2.pmadd.wd", piece, x, y))
-
-        return _in_registers(builder, out, args, emit)
-    total, x, y = args
-    wide = (widen(builder, v, I32, is_signed=True) for v in (x, y))
-    even, odd = _every(builder, builder.mul(*wide), 2)
-    return builder.add(total, builder.add(even, odd))
+register_model(SumsType)(PrimitiveModel)
 
 
-def _pair_sums_type(*args: Any) -> Any:
-    return LanesType("int16", args[0].width // 2), *args
+# ---------------------------------------------------------------- sums as vectors
 
 
-def _total_type(*args: Any) -> Any:
-    return args[0], *args
+def _columns_of(builder: Any, sums: Any) -> list[Any]:
+    return [builder.extract_value(sums, c) for c in range(sums.type.count)]
 
 
-teach(products.pair_sums, _pair_sums_type, (LanesType, LanesType))(_pair_sums)
-teach(products.add_products, _total_type, (LanesType, LanesType, LanesType))(_add_products)
+def _sums(builder: Any, columns: Sequence[Any]) -> Any:
+    value = ir.Constant(ir.ArrayType(columns[0].type, len(columns)), ir.Undefined)
+    for c, column in enumerate(columns):
+        value = builder.insert_value(value, column, c)
+    return value
+
+
+def _columns(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place = in_array(context, builder, sig.args[0], args[0], times(builder, args[1], QUAD))
+    out = sig.return_type
+    return _sums(
+        builder,
+        [load(builder, offset(builder, place, QUAD * c), out.of_rows.llvm) for c in range(out.columns)],
+    )
+
+
+def _put_columns(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place = in_array(context, builder, sig.args[0], args[0], times(builder, args[1], QUAD))
+    for c, column in enumerate(_columns_of(builder, args[2])):
+        store(builder, offset(builder, place, QUAD * c), column)
+    return context.get_dummy_value()
+
+
+def _columns_type(count: int) -> Callable[..., Any]:
+    return lambda *args: (SumsType("float32", count), args[0], types.intp)
+
+
+_word: Any
+for _word, _count in ((products.many_columns, MANY), (products.few_columns, FEW), (products.one_column, 1)):
+    teach(_word, _columns_type(_count), (types.Array, types.Integer))(_columns)
+teach(products.put_sums, nothing, (types.Array, types.Integer, SumsType))(_put_columns)
+
+
+def _give(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    sums, c, out, row = args
+    stride = row_step(context, builder, sig.args[2], out)
+    value = load(builder, in_array(context, builder, sig.args[0], sums, times(builder, c, QUAD)), WORDS)
+    place = in_array(context, builder, sig.args[2], out, builder.mul(c, stride), times(builder, row, 4))
+    store(builder, place, value)
+    return context.get_dummy_value()
+
+
+teach(products.give, nothing, (types.Array, types.Integer, types.Array, types.Integer))(_give)
+
+
+def _zeros(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return ir.Constant(sig.return_type.llvm, None)
+
+
+teach(products.no_sums, lambda like: (SumsType("int32", like.columns), like), (SumsType,))(_zeros)
+teach(products.no_floats, lambda like: (like, like), (SumsType,))(_zeros)
+
+
+def _arithmetic(function: Any, floats: str, integers: str) -> None:
+    """An operator of sums with sums or with numbers of the rows."""
+
+    def typer(x: Any, y: Any) -> Any:
+        found = [t for t in (x, y) if isinstance(t, SumsType)]
+        if not found or any(t not in (found[0], found[0].of_rows) for t in (x, y)):
+            return None
+        return found[0], x, y
+
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        out = sig.return_type
+        emit = getattr(builder, floats if out.element == "float32" else integers)
+        x, y = (
+            _columns_of(builder, value) if t == out else [value] * out.columns
+            for t, value in zip(sig.args, args, strict=True)
+        )
+        return _sums(builder, [emit(*both) for both in zip(x, y, strict=True)])
+
+    teach(function, typer, (SumsType, SumsType), (SumsType, LanesType), (LanesType, SumsType))(lowering)
+
+
+_arithmetic(operator.add, "fadd", "add")
+_arithmetic(operator.sub, "fsub", "sub")
+_arithmetic(operator.mul, "fmul", "mul")
+
+
+def _as_float_type(value: Any) -> Any:
+    return (SumsType("float32", value.columns), value) if isinstance(value, SumsType) else None
+
+
+def _as_float(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    kind = sig.return_type.of_rows.llvm
+    return _sums(builder, [builder.sitofp(column, kind) for column in _columns_of(builder, args[0])])
+
+
+teach(lanes.as_float, _as_float_type, (SumsType,))(_as_float)
+
+
+# ---------------------------------------------------------------- rows times columns
+
+
+def _of_rows(part: int) -> Callable[..., Any]:
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = in_tile(builder, args[0], part, times(builder, args[1], QUAD))
+        return load(builder, place, sig.return_type.llvm)
+
+    return lowering
+
+
+for _word, _first, _element in ((products.scale, SCALES, "int32"), (products.factor, FACTORS, "float32")):
+    _kind = LanesType(_element, ROWS)
+    teach(
+        _word,
+        lambda *args, kind=_kind: (kind, args[0], types.intp),
+        *((tile, types.Integer) for tile in TILES),
+    )(_of_rows(_first))
+
+
+def _record(size: int) -> tuple[int, int, int]:
+    """Where the block of a column has its sums and its factors, and where the next column's begins."""
+    factors = size + size // 8
+    return size, factors, factors + 4 * products.FACTORS
+
+
+def _by_column(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    out = sig.return_type
+    size, i = (t.literal_value for t in sig.args[2:4])
+    _, factors, step = _record(size)
+    first = offset(builder, args[1], factors + 4 * i, times(builder, args[4], step))
+    at = (
+        load(builder, offset(builder, first, step * c), out.of_rows.llvm.element) for c in range(out.columns)
+    )
+    return _sums(builder, [everywhere(builder, value) for value in at])
+
+
+teach(
+    products.by_column,
+    lambda *args: (args[0], *args[:4], types.intp),
+    (SumsType, PlaceType, LITERAL, LITERAL, types.Integer),
+)(_by_column)
+
+
+def _words(builder: Any, place: Any, n: int) -> list[Any]:
+    """n times four bytes of each row."""
+    return [load(builder, offset(builder, place, QUAD * i), WORDS) for i in range(n)]
+
+
+def _dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _, tile, at, _, _, columns, _, c = args
+    n, top, size = (sig.args[k].literal_value for k in (3, 4, 6))
+    step = _record(size)[2]
+    levels = _words(builder, in_tile(builder, tile, LEVELS, times(builder, at, ROWS)), n // 4)
+    q = offset(builder, columns, times(builder, c, step), at)
+    return _sums(builder, dots(builder, levels, q, sig.return_type.columns, step, top))
+
+
+def _found_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place = in_tile(builder, args[1], LEVELS, times(builder, args[2], QUAD // 16))
+    return _sums(builder, [reduce(builder.add, _words(builder, place, sig.args[3].literal_value // 16))])
+
+
+_REST = (types.Integer, LITERAL, LITERAL, PlaceType, LITERAL, types.Integer)
+teach(
+    products.dots,
+    lambda *args: (SumsType("int32", args[0].columns), *args[:2], types.intp, *args[3:7], types.intp),
+    (SumsType, PlaceType, *_REST),
+)(_dots)
+lower_builtin(products.dots, SumsType, ProductsType, *_REST)(_found_dots)
+
+
+def _dot_pairs(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _, tile, _, columns, _, c = args
+    n, size = (sig.args[k].literal_value for k in (2, 4))
+    sums, _, step = _record(size)
+    first = offset(builder, columns, sums, times(builder, c, step))
+    weights = _words(builder, in_tile(builder, tile, PAIRS), n)
+    return _sums(builder, pair_dots(builder, weights, first, sig.return_type.columns, step))
+
+
+teach(
+    products.dot_pairs,
+    lambda *args: (SumsType("int32", args[0].columns), *args[:5], types.intp),
+    *((SumsType, tile, LITERAL, PlaceType, LITERAL, types.Integer) for tile in TILES),
+)(_dot_pairs)

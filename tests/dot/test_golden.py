@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
@@ -44,16 +45,36 @@ def test_both_executions_agree_bit_for_bit(name: str) -> None:
     np.testing.assert_array_equal(compiled, readable)
 
 
+HOST = llvm.get_host_cpu_features()
+WITHOUT_VNNI = ",".join(f"{'-' if name.startswith('avx512') else '+'}{name}" for name in HOST if HOST[name])
+PATHS = {
+    "portable": {"KQUANT_PORTABLE": "1"},
+    "AVX2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": WITHOUT_VNNI},
+}
+
+
 @pytest.mark.slow
-def test_the_portable_path_agrees_bit_for_bit() -> None:
+@pytest.mark.parametrize("path", PATHS)
+def test_the_paths_of_other_processors_agree_bit_for_bit(path: str) -> None:
     """In a process of its own: kernels are compiled one way or the other, once for all."""
+    if path == "AVX2" and not HOST.get("avx2"):
+        pytest.skip("this processor has no AVX2")
     code = """
+import sys
 import numpy as np
 from dot.test_golden import INDEX, results
+from dot.test_matmul import K_QUANTS, LEGACY, normal, packed
+from kquant.kernels.simd_sums import HAS_AVX2, HAS_VNNI
+from kquant.matmul import matmul
+
+assert (HAS_AVX2, HAS_VNNI) == (sys.argv[1] == "AVX2", False)
 for name in INDEX:
     np.testing.assert_array_equal(results(name, "numba"), results(name, "numpy"))
+for name in K_QUANTS + LEGACY:
+    w, x = packed(name, 20, 512), normal(512, 23)
+    np.testing.assert_array_equal(matmul(w, x), matmul(w, x, execution="numpy"))
 """
     tests = Path(__file__).parents[1]
-    path = os.pathsep.join([str(tests.parent), str(tests)])
-    environment = {**os.environ, "KQUANT_PORTABLE": "1", "PYTHONPATH": path}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    folders = os.pathsep.join([str(tests.parent), str(tests)])
+    environment = {**os.environ, **PATHS[path], "PYTHONPATH": folders}
+    subprocess.run([sys.executable, "-c", code, path], check=True, env=environment)

@@ -58,7 +58,7 @@ def slow_sum(name: str, w: NDArray[np.uint8], a: NDArray[np.uint8]) -> int:
         per_scale, per_minimum = tensor_type.block_size // len(sc), tensor_type.block_size // len(minima)
         total += sc[i // per_scale] * (q[i] - OFFSET.get(name, 0)) * y[i]
         total -= minima[i // per_minimum] * y[i]
-    return total + (int(activations["s"][0]) if "s" in activations else 0)
+    return total + (int(activations["s"].item()) if "s" in activations else 0)
 
 
 @pytest.mark.parametrize("execution", ["numba", "numpy"])
@@ -77,3 +77,13 @@ def test_largest_magnitudes_do_not_overflow(name: str, execution: Execution) -> 
     w, a = one_block(name, 0, largest=True)
     wanted = slow_sum(name, w, a)
     assert vec_dot(w, name, a, vec_dot_type(name), execution=execution)[0] == np.float32(wanted)
+
+
+@pytest.mark.parametrize("execution", ["numba", "numpy"])
+@pytest.mark.parametrize("name", TYPES)
+def test_largest_magnitudes_do_not_overflow_in_tiles(name: str, execution: Execution) -> None:
+    w, a = (block.reshape(1, -1) for block in one_block(name, 0, largest=True))
+    rows, columns = np.repeat(w, 17, axis=0)[:, None], np.repeat(a, 21, axis=0)
+    got = vec_dot(rows, name, columns, vec_dot_type(name), execution=execution)
+    assert got.shape == (17, 21)
+    assert (got == np.float32(slow_sum(name, w, a))).all()

@@ -102,13 +102,15 @@ def test_rows_are_sliced_without_copying() -> None:
     w = packed("Q4_K", 8, 256)
     assert np.shares_memory(w[2:4].data, w.data)
     np.testing.assert_array_equal(w[::3] @ np.ones(256), (w @ np.ones(256))[::3])
+    w, x = packed("Q4_K", 99, 256), normal(256, 3)
+    np.testing.assert_array_equal(w[::-2] @ x, (w @ x)[::-2])
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     type=st.sampled_from(K_QUANTS + LEGACY),
-    rows=st.integers(1, 9),
-    columns=st.integers(1, 5),
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 40),
     threads=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -117,9 +119,27 @@ def test_independent_of_threads_and_of_what_is_computed_beside_it(
 ) -> None:
     w, x = packed(type, rows, 256), normal(256, columns, seed=seed)
     whole = matmul(w, x, threads)
-    for r in range(rows):
-        for c in range(columns):
-            assert matmul(w[r], x[:, c], 1).tobytes() == whole[r, c].tobytes()
+    assert matmul(w, x, execution="numpy").tobytes() == whole.tobytes()
+    rng = np.random.default_rng(seed)
+    for r, c in zip(rng.integers(rows, size=5), rng.integers(columns, size=5), strict=True):
+        assert matmul(w[r], x[:, c], 1).tobytes() == whole[r, c].tobytes()
+        assert matmul(w[r:], x[:, c], 1)[0] == whole[r, c]
+        assert matmul(w[: r + 1], x[:, : c + 1], 1)[r, c] == whole[r, c]
+
+
+def test_independent_of_slabs() -> None:
+    """So many rows that threads take turns."""
+    w, x = packed("Q8_0", 700, 1024), normal(1024, 20, seed=1)
+    whole = matmul(w, x, 2)
+    assert matmul(w, x, 1).tobytes() == whole.tobytes()
+    np.testing.assert_array_equal(matmul(w[600:], x, 2), whole[600:])
+
+
+def test_every_row_length() -> None:
+    for blocks in (1, 2, 7, 8, 9, 18):
+        w, x = packed("Q5_1", 17, 32 * blocks), normal(32 * blocks, 3, seed=1)
+        np.testing.assert_array_equal(matmul(w, x), matmul(w, x, execution="numpy"))
+        assert (np.abs(w @ x - w.numpy() @ x) <= tolerance(w.numpy(), x)).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -158,6 +178,10 @@ def test_dot_products_broadcast() -> None:
     result = vec_dot(w.data, "Q5_K", a, "Q8_K")
     assert result.shape == (2, 4, 3)
     assert result[1, 2, 0] == vec_dot(w.data[2, 0], "Q5_K", a[1, 0, 0], "Q8_K")
+    for i in np.ndindex(result.shape):
+        assert result[i] == vec_dot(w.data[i[1:]], "Q5_K", a[i[0], 0, 0], "Q8_K")
+    pairs = vec_dot(w.data[..., None, :], "Q5_K", kquant.quantize(normal(4, 1, 5, 512), "Q8_K"), "Q8_K")
+    assert pairs.shape == (4, 3, 5)
     assert vec_dot(w.data[:0], "Q5_K", a, "Q8_K").shape == (2, 0, 3)
     assert not vec_dot(w.data[..., :0], "Q5_K", a[..., :0], "Q8_K").any()
 

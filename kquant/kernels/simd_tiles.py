@@ -1,0 +1,310 @@
+"""Teaches Numba the part of `kquant.kernels.products` that reads packed rows and writes tiles.
+
+Each of 16 rows has a lane of 4 bytes.  Imported by `kquant.kernels.jit` only, when the first kernel is
+compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.imputils import lower_builtin
+from numba.extending import models, register_model
+
+from kquant.kernels import products
+from kquant.kernels.products import ROWS
+from kquant.kernels.simd import I32, LanesType, teach
+from kquant.kernels.simd_sums import I8, I16, I64, WORDS, dots, load, offset, shuffle, store
+
+__all__ = [
+    *("LEVELS", "FACTORS", "PAIRS", "QUAD", "SCALES", "TILES"),
+    *("PlaceType", "ProductsType", "PrimitiveModel", "in_array", "in_tile", "nothing", "row_step", "times"),
+]
+
+LITERAL = types.IntegerLiteral
+QUAD = 4 * ROWS
+"""Bytes of a register that holds 4 of each row."""
+
+
+class BlockType(types.Type):
+    """The Numba type of `block_from`: where the first row's block is, and how far it is to the next row's."""
+
+    llvm = ir.LiteralStructType([I8.as_pointer(), I64])
+
+
+class PlaceType(types.Type):
+    """The Numba type of tiles and columns: where they are in memory."""
+
+    llvm = I8.as_pointer()
+
+
+class ProductsType(types.Type):
+    """The Numba type of `products_at`: where the tile is, and where the column's block."""
+
+    llvm = ir.LiteralStructType([I8.as_pointer(), I8.as_pointer()])
+
+
+@register_model(BlockType)
+@register_model(PlaceType)
+@register_model(ProductsType)
+class PrimitiveModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+_PLACE, _PRODUCTS = PlaceType("place"), ProductsType("products")
+TILES = PlaceType, ProductsType
+
+
+def in_array(context: Any, builder: Any, array_type: Any, array: Any, *distances: Any) -> Any:
+    """A pointer so many bytes into an array."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return offset(builder, builder.bitcast(data, I8.as_pointer()), *distances)
+
+
+def times(builder: Any, value: Any, factor: int) -> Any:
+    """An integer times a constant."""
+    return builder.mul(value, ir.Constant(value.type, factor))
+
+
+def row_step(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    """Bytes from one row to the next."""
+    strides = context.make_array(array_type)(context, builder, array).strides
+    return builder.extract_value(strides, 0)
+
+
+def nothing(*args: Any) -> Any:
+    """The type of a function that stores, and takes its integers as indices."""
+    return types.none, *(types.intp if type(t) is types.Integer else t for t in args)
+
+
+# ---------------------------------------------------------------- packed rows
+
+
+def _block_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    w, row, at = args
+    stride = row_step(context, builder, sig.args[0], w)
+    first = in_array(context, builder, sig.args[0], w, builder.mul(row, stride), at)
+    block = ir.Constant(BlockType.llvm, ir.Undefined)
+    return builder.insert_value(builder.insert_value(block, first, 0), stride, 1)
+
+
+teach(
+    products.block_from,
+    lambda *args: (BlockType("block"), args[0], types.intp, types.intp),
+    (types.Array, types.Integer, types.Integer),
+)(_block_from)
+
+
+def _row_pointers(builder: Any, block: Any, at: Any) -> list[Any]:
+    """To this byte of each row: four by four, so far as an address reaches without being computed."""
+    first, stride = (builder.extract_value(block, k) for k in (0, 1))
+    fours = [offset(builder, first, at, times(builder, stride, 4 * k)) for k in range(ROWS // 4)]
+    return [offset(builder, four, times(builder, stride, k)) for four in fours for k in range(4)]
+
+
+def _joined(builder: Any, vectors: Sequence[Any]) -> Any:
+    """2**k vectors as one."""
+    while len(vectors) > 1:
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [shuffle(builder, low, high, range(2 * low.type.count)) for low, high in pairs]
+    return vectors[0]
+
+
+def _load_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """16 bytes of each row, turned: register i holds bytes 4i .. 4i + 4 of all rows."""
+    rows = [load(builder, pointer, ir.VectorType(I32, 4)) for pointer in _row_pointers(builder, *args)]
+    turned = _turned(builder, [_joined(builder, rows[k::4]) for k in range(4)])
+    return builder.bitcast(_joined(builder, turned), sig.return_type.llvm)
+
+
+def _turned(builder: Any, rows: list[Any]) -> list[Any]:
+    """The transpose of the 4 x 4 words in each quarter of four registers."""
+
+    def merged(a: Any, b: Any, lanes: Sequence[int]) -> Any:
+        return shuffle(
+            builder, a, b, [4 * k + lane % 4 + lane // 4 * ROWS for k in range(4) for lane in lanes]
+        )
+
+    low = [merged(rows[k], rows[k + 1], (0, 4, 1, 5)) for k in (0, 2)]
+    high = [merged(rows[k], rows[k + 1], (2, 6, 3, 7)) for k in (0, 2)]
+    return [merged(a, b, lanes) for a, b in (low, high) for lanes in ((0, 1, 4, 5), (2, 3, 6, 7))]
+
+
+teach(
+    products.load_bytes,
+    lambda *args: (LanesType("uint8", 16 * ROWS), args[0], types.intp),
+    (BlockType, types.Integer),
+)(_load_bytes)
+
+
+def _fetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    signature = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+    prefetch = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0i8")
+    first = builder.extract_value(_block_from(context, builder, sig, args), 0)
+    for distance in range(0, products.FETCHED, 64):
+        builder.call(prefetch, [offset(builder, first, distance), I32(0), I32(2), I32(1)])
+    return context.get_dummy_value()
+
+
+teach(products.fetch, nothing, (types.Array, types.Integer, types.Integer))(_fetch)
+
+
+def _quad_type(*args: Any) -> Any:
+    return LanesType(args[0].element, QUAD), *args
+
+
+def _lane(i: int, row: int) -> int:
+    """Where byte i of a row is."""
+    return i // 4 * QUAD + 4 * row + i % 4
+
+
+def _quad_of(builder: Any, value: Any, i: int) -> Any:
+    """The register with byte i of each row."""
+    return shuffle(builder, value, value, range(i // 4 * QUAD, (i // 4 + 1) * QUAD))
+
+
+def _quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return _quad_of(builder, args[0], 4 * sig.args[1].literal_value)
+
+
+teach(products.quad, _quad_type, (LanesType, types.IntegerLiteral))(_quad)
+teach(products.signed, lambda value: (LanesType("int8", value.width), value), (LanesType,))(
+    lambda context, builder, sig, args: args[0]
+)
+
+
+def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Each byte with 8 of the bits is repeated, and of each copy one bit looked at."""
+    at, worth = (t.literal_value for t in sig.args[1:])
+    out = sig.return_type.llvm
+    bits = [bit for first in range(at, at + 16, 4) for bit in ROWS * list(range(first, first + 4))]
+    order = [_lane(bit // 8, k // 4 % ROWS) for k, bit in enumerate(bits)]
+    masks = [1 << bit % 8 for bit in bits]
+    copies = shuffle(builder, args[0], args[0], order)
+    some = builder.icmp_unsigned("!=", builder.and_(copies, ir.Constant(out, masks)), ir.Constant(out, None))
+    return builder.select(some, ir.Constant(out, [worth] * out.count), ir.Constant(out, None))
+
+
+teach(
+    products.bits_at,
+    lambda *args: (LanesType("uint8", 16 * ROWS), *args),
+    (LanesType, types.IntegerLiteral, types.IntegerLiteral),
+)(_bits_at)
+
+
+def _number_at(bits: int) -> Callable[..., Any]:
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        i = sig.args[1].literal_value
+        words = builder.bitcast(_quad_of(builder, args[0], i), WORDS)
+        top = builder.shl(words, ir.Constant(WORDS, [32 - bits - 8 * (i % 4)] * ROWS))
+        shift = builder.ashr if sig.args[0].element == "int8" else builder.lshr
+        return shift(top, ir.Constant(WORDS, [32 - bits] * ROWS))
+
+    return lowering
+
+
+def _number_type(*args: Any) -> Any:
+    return LanesType("int32", ROWS), *args
+
+
+teach(products.byte_at, _number_type, (LanesType, types.IntegerLiteral))(_number_at(8))
+teach(products.short_at, _number_type, (LanesType, types.IntegerLiteral))(_number_at(16))
+
+
+# ---------------------------------------------------------------- what is kept of a block for all columns
+
+FACTORS, PAIRS = 0, products.FACTORS * QUAD
+SCALES = PAIRS + products.PAIRS * QUAD
+LEVELS = SCALES + products.SCALES * QUAD
+"""Where a tile has its parts; the largest is the last."""
+
+
+def _in_memory(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    stride = row_step(context, builder, sig.args[0], args[0])
+    return in_array(context, builder, sig.args[0], args[0], builder.mul(args[1], stride))
+
+
+_word: Any
+for _word in (products.tile_at, products.columns_at):
+    teach(_word, lambda *args: (_PLACE, args[0], types.intp), (types.Array, types.Integer))(_in_memory)
+
+
+def _products_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    both = ir.Constant(ProductsType.llvm, ir.Undefined)
+    tile = _in_memory(context, builder, sig, args[:2])
+    return builder.insert_value(builder.insert_value(both, tile, 0), args[2], 1)
+
+
+teach(
+    products.products_at,
+    lambda *args: (_PRODUCTS, args[0], types.intp, args[2]),
+    (types.Array, types.Integer, PlaceType),
+)(_products_at)
+
+
+def in_tile(builder: Any, tile: Any, part: int, *distances: Any) -> Any:
+    """A pointer into either kind of tile."""
+    place = tile if tile.type == PlaceType.llvm else builder.extract_value(tile, 0)
+    return offset(builder, place, part, *distances)
+
+
+def _put(part: int, size: int) -> Callable[..., Any]:
+    """Store a vector at an index that counts so many bytes."""
+
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        store(builder, in_tile(builder, args[0], part, times(builder, args[1], size)), args[2])
+        return context.get_dummy_value()
+
+    return lowering
+
+
+def _multiply(top: int) -> Callable[..., Any]:
+    """Store the sums of the products of 16 elements, in the place of the first levels."""
+
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        tile, at, value = args
+        words = builder.bitcast(value, ir.VectorType(I32, 4 * ROWS))
+        quads = [
+            shuffle(builder, words, words, range(first, first + ROWS)) for first in range(0, 4 * ROWS, ROWS)
+        ]
+        q = offset(builder, builder.extract_value(tile, 1), at)
+        (total,) = dots(builder, quads, q, 1, 0, top)
+        store(builder, in_tile(builder, tile, LEVELS, times(builder, at, QUAD // 16)), total)
+        return context.get_dummy_value()
+
+    return lowering
+
+
+for _word, _top in ((products.put_bytes, 63), (products.put_large_bytes, 255)):
+    teach(_word, nothing, (PlaceType, types.Integer, LanesType))(_put(LEVELS, ROWS))
+    lower_builtin(_word, ProductsType, types.Integer, LanesType)(_multiply(_top))
+for _word, _first in ((products.put_scale, SCALES), (products.put_factor, FACTORS)):
+    teach(_word, nothing, *((tile, types.Integer, LanesType) for tile in TILES))(_put(_first, QUAD))
+
+
+def _put_pair(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The bytes become the upper halves of 16 bits, and then go down as far as they shall."""
+    tile, i, value = args[:3]
+    j, k, shift = (t.literal_value for t in sig.args[3:])
+    nothing, shorts = ir.Constant(value.type, None), ir.VectorType(I16, 2 * ROWS)
+    order = [at for row in range(ROWS) for i in (j, k) for at in (value.type.count, _lane(i, row))]
+    high = builder.bitcast(shuffle(builder, value, nothing, order), shorts)
+    down = builder.ashr if sig.args[2].element == "int8" else builder.lshr
+    value = down(high, ir.Constant(shorts, [8 - shift] * (2 * ROWS)))
+    store(builder, in_tile(builder, tile, PAIRS, times(builder, i, QUAD)), value)
+    return context.get_dummy_value()
+
+
+def _put_same(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    value = ir.Constant(ir.VectorType(I16, 2 * ROWS), [sig.args[1].literal_value] * (2 * ROWS))
+    store(builder, in_tile(builder, args[0], PAIRS), value)
+    return context.get_dummy_value()
+
+
+_NUMBERS = (LITERAL, LITERAL, LITERAL)
+teach(products.put_pair, nothing, *((tile, types.Integer, LanesType, *_NUMBERS) for tile in TILES))(_put_pair)
+teach(products.put_same, nothing, *((tile, LITERAL) for tile in TILES))(_put_same)

@@ -1,0 +1,185 @@
+"""Carries a room's `unpack_rows` and `add` over rows and columns, in either execution.
+
+Sixteen rows at a time: the blocks that they have at one place are unpacked once, into a few KB that stay in
+the fastest cache, and multiplied with all columns.  Every element of the result is summed block by block
+from the first to the last, in float32, whatever is computed beside it.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from kquant.formats import room
+from kquant.kernels.execute import Bytes, Execution, Floats, aligned_empty
+from kquant.kernels.jit import column_count, compiled, kernel
+from kquant.kernels.lanes import Lanes, Rows
+from kquant.kernels.products import (
+    FACTORS,
+    FETCHED,
+    PAIRS,
+    ROWS,
+    SCALES,
+    Columns,
+    Tile,
+    block_from,
+    columns_at,
+    fetch,
+    few_columns,
+    give,
+    many_columns,
+    no_floats,
+    one_column,
+    products_at,
+    put_sums,
+    tile_at,
+)
+from kquant.types import TensorType
+
+__all__ = ["columns_of", "multiply"]
+
+NEAR = 1 << 20
+"""Bytes of weights that stay in a cache: for more of them, the next rows are fetched ahead."""
+STRETCH = 256
+"""Elements of each row that are unpacked at a time: one super-block, or eight blocks of 32."""
+
+
+def columns_of(packed: Bytes, partner: TensorType) -> Columns:
+    """Packed activations (columns, row_bytes) as the kernels read them: block after block, of all columns."""
+    fields = room(partner).unpack(packed)
+    n, size = len(packed), partner.block_size
+    q = fields["q"].reshape(n, -1, size)
+    layout = [("q", "i1", size), ("sums", "<i2", (size // 32, 2)), ("factors", "<f4", FACTORS)]
+    columns = aligned_empty((q.shape[1], n), np.dtype(layout))
+    columns["q"] = q.swapaxes(0, 1)
+    columns["factors"] = 0
+    for i, key in enumerate(key for key in ("d", "s") if key in fields):
+        columns["factors"][..., i] = fields[key].reshape(n, -1).T
+    if "bsums" in fields:
+        columns["sums"] = fields["bsums"].reshape(n, -1, size // 32, 2).swapaxes(0, 1)
+    else:
+        ones = np.ones(16, np.float32)  # whole numbers, which float32 sums faster
+        columns["sums"] = columns["q"].reshape(-1, n, size // 32, 2, 16).astype(np.float32) @ ones
+    return columns
+
+
+# ---------------------------------------------------------------- compiled
+
+
+def unpack_rows(block: Rows, tile: Tile) -> None:
+    """Stands for a room's `unpack_rows`."""
+
+
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    """Stands for a room's `add`."""
+
+
+@kernel
+def multiply_tiles(
+    w: Rows, columns: Rows, tiles: Rows, acc: Rows, size: int, is_far: bool, many: int, few: int, out: Rows
+) -> None:
+    """out[c, r] = row r of w times column c, for at least 16 rows; the last tile overlaps the one before."""
+    n_rows, n_columns, n_blocks, stretch = w.shape[0], out.shape[0], columns.shape[0], tiles.shape[0]
+    for start in range(0, n_rows, ROWS):
+        row, ahead = min(start, n_rows - ROWS), min(start + ROWS, n_rows - ROWS)
+        for first in range(0, n_blocks, stretch):
+            n = min(stretch, n_blocks - first)
+            if is_far:
+                for at in range(first * size * ROWS, (first + n) * size * ROWS, FETCHED):
+                    fetch(w, ahead, at)
+            if n_columns == 1:
+                single = one_column(acc, 0)
+                if first == 0:
+                    single = no_floats(single)
+                for i in range(n):
+                    column = columns_at(columns, first + i)
+                    tile = products_at(tiles, i, column)
+                    unpack_rows(block_from(w, row, (first + i) * size), tile)
+                    single = add(single, tile, column, 0)
+                put_sums(acc, 0, single)
+                continue
+            for i in range(n):
+                unpack_rows(block_from(w, row, (first + i) * size), tile_at(tiles, i))
+            c = 0
+            while c + many <= n_columns:
+                total = many_columns(acc, c)
+                if first == 0:
+                    total = no_floats(total)
+                for i in range(n):
+                    total = add(total, tile_at(tiles, i), columns_at(columns, first + i), c)
+                put_sums(acc, c, total)
+                c += many
+            while c + few <= n_columns:
+                some = few_columns(acc, c)
+                if first == 0:
+                    some = no_floats(some)
+                for i in range(n):
+                    some = add(some, tile_at(tiles, i), columns_at(columns, first + i), c)
+                put_sums(acc, c, some)
+                c += few
+            while c < n_columns:
+                one = one_column(acc, c)
+                if first == 0:
+                    one = no_floats(one)
+                for i in range(n):
+                    one = add(one, tile_at(tiles, i), columns_at(columns, first + i), c)
+                put_sums(acc, c, one)
+                c += 1
+        for c in range(n_columns):
+            give(acc, c, out, row)
+
+
+SIGNATURE = (
+    "Array(uint8, 2, 'A', readonly=True), R(uint8, 3), uint8[:, ::1], float32[:, ::1], "
+    "intp, boolean, intp, intp, Array(float32, 2, 'A')"
+)
+
+
+def multiply(codec: ModuleType, w: Bytes, columns: Columns, out: Floats, execution: Execution) -> None:
+    """out[c, r] = row r of w (rows, row_bytes) times column c."""
+    if execution == "numpy":
+        _multiply_numpy(codec, w, columns, out)
+        return
+    n_rows, n_columns, block_size = len(w), len(out), codec.TYPE.block_size
+    if n_rows < ROWS or w.strides[1] != 1:
+        w = np.resize(w, (max(n_rows, ROWS), w.shape[1]))
+    result = out if n_rows >= ROWS and out.strides[1] == 4 else np.empty((n_columns, len(w)), np.float32)
+    tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + FACTORS))
+    multiplier(codec)(
+        w,
+        columns.view(np.uint8).reshape(*columns.shape, -1),
+        aligned_empty((STRETCH // block_size, tile_bytes), np.uint8),
+        aligned_empty((n_columns, ROWS), np.float32),
+        codec.TYPE.type_size,
+        w.nbytes > NEAR,
+        *column_count(),
+        result,
+    )
+    if result is not out:
+        out[...] = result[:, :n_rows]
+
+
+def multiplier(codec: ModuleType) -> Any:
+    """The compiled `multiply_tiles` of a room."""
+    kernels = {"unpack_rows": codec.unpack_rows, "add": codec.add}
+    return compiled(multiply_tiles, SIGNATURE, f"{codec.TYPE.name.lower()}-multiply", **kernels)
+
+
+# ---------------------------------------------------------------- as it stands
+
+
+def _multiply_numpy(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) -> None:
+    size, n_rows, acc = codec.TYPE.type_size, len(w), np.zeros(out.shape, np.float32)
+    tile = Tile(
+        np.empty((n_rows, codec.TYPE.block_size), np.uint8),
+        np.empty((SCALES, n_rows), np.int32),
+        np.empty((PAIRS, n_rows, 2), np.int16),
+        np.empty((FACTORS, n_rows), np.float32),
+    )
+    with np.errstate(all="ignore"):
+        for b, block in enumerate(columns):
+            codec.unpack_rows(w[:, b * size : (b + 1) * size], tile)
+            acc = codec.add(acc, tile, block, 0)
+    out[...] = acc
