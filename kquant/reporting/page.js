@@ -7,3 +7,15 @@ for (const data of document.querySelectorAll("script[data-for]")) {
     tooltip: { disableDefaultStyle: true },
   });
 }
+
+// Vega shows values where a pointer moves; a finger that touches does not
+let touched = null;
+function touch(target, at) {
+  touched?.dispatchEvent(new PointerEvent("pointerout", { bubbles: true }));
+  touched = target;
+  touched?.dispatchEvent(new PointerEvent("pointermove", { bubbles: true, ...at }));
+}
+document.addEventListener("click", ({ target, clientX, clientY }) =>
+  touch(target.closest(".chart svg") && target, { clientX, clientY }),
+);
+document.addEventListener("scroll", () => touch(null), { passive: true });

@@ -176,6 +176,19 @@ def test_values_on_pointing(visit: Opener, report: Path) -> None:
     assert tip.inner_text().split() == ["layer", "0", "matrix", "attn_q", "type", "Q4_K", "bits", "4.5"]
 
 
+def test_values_on_touching(visit: Opener, report: Path) -> None:
+    page = visit(report, PHONE, has_touch=True, is_mobile=True).page
+    page.locator("#errors-by-matrix svg .mark-rect path").first.tap()
+    tip = page.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    assert tip.inner_text().split()[:4] == ["layer", "0", "matrix", "attn_q"]
+    box = tip.bounding_box()
+    assert box
+    assert 0 <= box["x"] <= box["x"] + box["width"] <= PHONE[0]
+    page.locator("h1").tap()
+    tip.wait_for(state="detached")
+
+
 def test_without_scripts(visit: Opener, report: Path) -> None:
     page = visit(report, java_script_enabled=False).page
     assert "The pictures are drawn by a script" in page.locator("noscript").inner_text()
