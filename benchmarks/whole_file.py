@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import filecmp
-import importlib
 import json
 import os
 import subprocess
@@ -27,6 +26,7 @@ from unittest.mock import patch
 
 import kquant
 from benchmarks import machine
+from kquant import conversion
 from kquant.codec import available_threads
 from kquant.gguf import Writer
 
@@ -36,7 +36,7 @@ STAGES = {
     "quantizing": "quantize_rows",
     "checking": "check_finite",
 }
-"""What `kquant.requantize.convert` calls."""
+"""What `kquant.conversion.convert` calls."""
 
 
 def run_kquant(source: Path, target: Path, file_type: str) -> None:
@@ -92,10 +92,9 @@ def stages(source: Path, target: Path, file_type: str) -> dict[str, float]:
 
         return run
 
-    module = importlib.import_module("kquant.requantize")
     with ExitStack() as stack:
         for stage, name in STAGES.items():
-            stack.enter_context(patch.object(module, name, timed(stage, getattr(module, name))))
+            stack.enter_context(patch.object(conversion, name, timed(stage, getattr(conversion, name))))
         stack.enter_context(patch.object(Writer, "write", timed("writing", Writer.write)))
         start = time.process_time()
         kquant.requantize(source, target, file_type)

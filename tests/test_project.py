@@ -147,7 +147,7 @@ LAYERS = [
     (CODEC, FOUNDATION),
     ({"planning"}, FOUNDATION | {"gguf", "policy", "formats"}),  # formats: which types there are codecs for
     ({"warming"}, FOUNDATION | CODEC),
-    ({"requantize", "model"}, FOUNDATION | CODEC | {"gguf", "planning"}),
+    ({"conversion", "requantize", "model"}, FOUNDATION | CODEC | {"gguf", "planning"}),
     ({"analysis"}, FOUNDATION | CODEC | {"gguf", "policy", "planning"}),
     ({"reporting"}, FOUNDATION | {"gguf", "policy", "analysis", ""}),  # "": the version
     ({"", "__main__", "cli"}, None),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 import kquant
+from kquant import conversion
 from kquant.errors import OptionError
 from support.runs import Run, run
 from support.small_models import heavy_tailed, packed, write_model
@@ -194,7 +194,7 @@ def test_what_will_be_read_is_asked_for_before(
             return super().submit(function, *args, **kwargs)
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
-    monkeypatch.setattr(importlib.import_module("kquant.requantize"), "READ_AHEAD", 20_000)
+    monkeypatch.setattr(conversion, "READ_AHEAD", 20_000)
     target = tmp_path / "result.gguf"
     kquant.requantize(run.source, target, run.words[1], executor=Reader(), slab_elements=256, **run.options())
     assert target.read_bytes() == expected
