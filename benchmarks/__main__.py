@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
-from benchmarks import machine, report
+from benchmarks import dot, machine, report
 from benchmarks.cases import Case, cases
 from benchmarks.measure import by_turns, keep_freed_memory
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kept = keep_freed_memory()
     print(report.HEADER)
     results = []
-    for case in cases(options.elements):
+    for case in chain(cases(options.elements), dot.cases()):
         if not options.words or any(word.lower() in str(case).lower() for word in options.words):
             results.append(measure(case, options.seconds))
             print(report.line(results[-1]), flush=True)

@@ -22,7 +22,9 @@ FLOATS = ("F16", "BF16")
 TYPES = K_QUANTS + LEGACY + FLOATS
 
 KQUANT, GGML, GGUF, LIBGGUF, COPY = "kquant", "ggml", "gguf-py", "libgguf", "copy"
+PEAK = "peak"
 ONE, TWO = "one thread", "two threads"
+ONE_COLUMN = "one column"
 
 HAS_LIBGGUF = find_spec("libgguf") is not None
 """It has wheels for some systems only."""
@@ -43,20 +45,28 @@ class Case:
     """Bytes read and written."""
     contestants: Mapping[str, Run]
     limits: Mapping[str, Run] = field(default_factory=dict)
-    """What takes part in the turns without making that array: a memory copy of `n_elements` floats."""
+    """What takes part in the turns without making that array: a memory copy of `n_elements` floats, or so
+    many products of bytes in registers."""
+    tolerance: float = 0
+    """How far results may be apart, as a share of the largest; 0: not a bit."""
 
     def __str__(self) -> str:
         return f"{self.group} {self.type}"
 
     def differing(self) -> list[str]:
-        """The contestants whose result is not that of the first, bit for bit."""
+        """The contestants whose result is not that of the first."""
         results = [run() for run in self.contestants.values()]
         first = results[0]
         return [
             name
             for name, result in zip(self.contestants, results, strict=True)
-            if result.shape != first.shape or not np.array_equal(result.view(np.uint8), first.view(np.uint8))
+            if result.shape != first.shape or not self._agree(result, first)
         ]
+
+    def _agree(self, x: np.ndarray, y: np.ndarray) -> bool:
+        if self.tolerance:
+            return float(np.abs(x - y).max()) <= self.tolerance * float(np.abs(y).max())
+        return np.array_equal(x.view(np.uint8), y.view(np.uint8))
 
 
 def cases(n_elements: int) -> Iterator[Case]:

@@ -1,17 +1,14 @@
-"""Dot products of packed rows beside ggml's SIMD code: `python -m benchmarks.dot`.
+"""Products of packed rows: beside ggml's dot products, and 64 columns at once beside one after the other.
 
-Rows of 4096 elements times one row of activations, one thread, by turns: 64 rows that stay in the cache,
-and 16384 that come from memory.  A compiled loop calls ggml's function row by row.  Then 64 columns at
-once beside 64 times one column.
+Rows of 4096 elements, one thread: 64 rows that stay in the cache, 16384 that come from memory.  Compiled
+loops call kquant's product and ggml's function, so that no call from Python counts.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +16,36 @@ import numba
 import numpy as np
 
 import kquant
-from benchmarks import machine
+from benchmarks.cases import GGML, K_QUANTS, KQUANT, LEGACY, ONE_COLUMN, PEAK, Case
 from benchmarks.data import ROW, weights
-from benchmarks.measure import by_turns
-from kquant.dot import blocks_of_rows, dot_kernel, vec_dot_type
+from benchmarks.measure import Run
+from benchmarks.peak import PRODUCTS, peak_loop
+from kquant.dot import vec_dot_type
 from kquant.formats import room
+from kquant.kernels.execute import Bytes, Floats
+from kquant.multiply import arguments, columns_of, multiplier
 from kquant.types import TensorType
 
 FUNCTIONS = {
     **{f"Q{bits}_K": f"ggml_vec_dot_q{bits}_K_q8_K" for bits in range(2, 7)},
-    "Q4_0": "ggml_vec_dot_q4_0_q8_0",
-    "Q5_0": "ggml_vec_dot_q5_0_q8_0",
-    "Q8_0": "ggml_vec_dot_q8_0_q8_0",
-    "Q4_1": "ggml_vec_dot_q4_1_q8_1",
-    "Q5_1": "ggml_vec_dot_q5_1_q8_1",
+    **{f"Q{bits}_0": f"ggml_vec_dot_q{bits}_0_q8_0" for bits in (4, 5, 8)},
+    **{f"Q{bits}_1": f"ggml_vec_dot_q{bits}_1_q8_1" for bits in (4, 5)},
 }
-ROWS = {"cache": 64, "memory": 1 << 14}
+CACHED, FROM_MEMORY, SEVERAL = 64, 1 << 14, 512
+"""Rows."""
 COLUMNS = 64
+MANY_COLUMNS = f"{COLUMNS} columns"
+CALLS = 64
+"""Of products with rows that stay in the cache."""
+TOLERANCE = 1e-5
+"""Of the largest result: the sums of floats have an order of their own."""
 
 
 @numba.njit  # type: ignore[untyped-decorator]
-def row_by_row(function: Any, n: int, w: Any, a: Any, out: Any) -> None:
-    for i in range(len(out)):
-        function(n, out.ctypes.data + 4 * i, 0, w.ctypes.data + i * w.shape[1], 0, a.ctypes.data, 0, 1)
+def row_by_row(calls: int, function: Any, n: int, w: Any, a: Any, out: Any) -> None:
+    for _ in range(calls):
+        for i in range(len(out)):
+            function(n, out.ctypes.data + 4 * i, 0, w.ctypes.data + i * w.shape[1], 0, a.ctypes.data, 0, 1)
 
 
 def ggml_function(name: str) -> Any:
@@ -54,59 +58,78 @@ def ggml_function(name: str) -> Any:
     return function
 
 
-def measure_dot(name: str, n_rows: int, seconds: float) -> dict[str, float]:
-    """ggml's time over kquant's, and kquant's time for 256 elements."""
-    t, partner = TensorType[name], vec_dot_type(name)
+@cache
+def repeated_product(t: TensorType) -> Any:
+    """The compiled product of a type, so many times."""
+    product = multiplier(room(t))
+
+    @numba.njit  # type: ignore[untyped-decorator]
+    def repeated(calls, w, columns, tiles, acc, size, is_far, many, few, out):  # type: ignore[no-untyped-def]
+        for _ in range(calls):
+            product(w, columns, tiles, acc, size, is_far, many, few, out)
+
+    return repeated
+
+
+def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
+    """Fills out (columns, rows), with all that Python does done before."""
+    given = arguments(room(t), w, columns_of(a, vec_dot_type(t)), out)
+    repeated = repeated_product(t)
+
+    def run() -> Floats:
+        repeated(calls, *given)
+        return out
+
+    return run
+
+
+def ggml_rows(calls: int, function: Any, w: Bytes, a: Bytes, out: Floats) -> Floats:
+    row_by_row(calls, function, ROW, w, a[0], out[0])
+    return out
+
+
+def packed(name: str, n_rows: int, n_columns: int) -> tuple[TensorType, Bytes, Bytes]:
+    t = TensorType[name]
     w = np.resize(kquant.quantize(weights(64), t), (n_rows, t.row_bytes(ROW)))
-    a = kquant.quantize(np.random.default_rng(2).standard_normal((1, ROW), np.float32), partner)
-    ours, theirs = np.empty(n_rows, np.float32), np.empty(n_rows, np.float32)
-    indices = np.arange(n_rows), np.zeros(n_rows, np.intp)
-    blocks = blocks_of_rows(w, t), blocks_of_rows(a, partner)
-    runs = {
-        "kquant": partial(dot_kernel(room(t)), *blocks, *indices, ours),
-        "ggml": partial(row_by_row, ggml_function(name), ROW, w, a[0], theirs),
+    x = np.random.default_rng(2).standard_normal((n_columns, ROW), np.float32)
+    w.flags.writeable = False
+    return t, w, kquant.quantize(x, vec_dot_type(t))
+
+
+def one_column(name: str, n_rows: int, calls: int, group: str) -> Case:
+    """Rows times one column of activations."""
+    t, w, a = packed(name, n_rows, 1)
+    contestants = {
+        KQUANT: product(calls, t, w, a, np.empty((1, n_rows), np.float32)),
+        GGML: partial(ggml_rows, calls, ggml_function(name), w, a, np.empty((1, n_rows), np.float32)),
     }
-    for run in runs.values():
-        run()
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
-    times = by_turns(runs, seconds)
-    nanoseconds = 1e9 * times.of("kquant").median / (n_rows * ROW / 256)
-    return {"ratio": times.ratio("kquant", "ggml").median, "ns": nanoseconds}
+    return Case(group, name, calls * n_rows * ROW, calls * w.nbytes, contestants, tolerance=TOLERANCE)
 
 
-def measure_matmul(name: str, seconds: float) -> float:
-    """Throughput with 64 columns over that with one."""
-    w = kquant.QuantizedTensor(kquant.quantize(weights(512), name), name)
-    x = np.random.default_rng(2).standard_normal((ROW, COLUMNS), np.float32)
-    runs = {"matrix": partial(kquant.matmul, w, x, 1), "vector": partial(kquant.matmul, w, x[:, 0], 1)}
-    for run in runs.values():
-        run()
-    return COLUMNS * by_turns(runs, seconds).ratio("matrix", "vector").median
+def many_columns(name: str) -> Case:
+    """As many rows as stay in the second cache, times 64 columns; beside it 64 times one column."""
+    t, w, a = packed(name, SEVERAL, COLUMNS)
+
+    together, alone = (np.empty((COLUMNS, SEVERAL), np.float32) for _ in range(2))
+    each = [product(1, t, w, a[c : c + 1], alone[c : c + 1]) for c in range(COLUMNS)]
+
+    def one_by_one() -> Floats:
+        for run in each:
+            run()
+        return alone
+
+    n_products = COLUMNS * SEVERAL * ROW
+    contestants = {MANY_COLUMNS: product(1, t, w, a, together), ONE_COLUMN: one_by_one}
+    loop = peak_loop()
+    limits = {} if loop is None else {PEAK: partial(loop, n_products // PRODUCTS)}
+    return Case(f"times {MANY_COLUMNS}", name, n_products, w.nbytes, contestants, limits)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table and write it as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.dot", description=__doc__)
-    parser.add_argument("types", nargs="*", default=list(FUNCTIONS), help="default: all")
-    parser.add_argument("--seconds", type=float, default=2, help="time for each figure (default: 2)")
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), help="folder for dot.json")
-    options = parser.parse_args(argv)
-    results = {}
-    print(f"{'':5}{'times ggml: cache':>20}{'memory':>9}{'ns per 256':>12}{f'{COLUMNS} columns':>12}")
-    for name in options.types:
-        row = {place: measure_dot(name, n, options.seconds) for place, n in ROWS.items()}
-        columns = measure_matmul(name, options.seconds)
-        results[name] = {**row, "columns": columns}
-        cache, memory = row["cache"], row["memory"]
-        print(
-            f"{name:5}{cache['ratio']:20.2f}{memory['ratio']:9.2f}{cache['ns']:12.1f}{columns:12.2f}",
-            flush=True,
-        )
-    options.out.mkdir(parents=True, exist_ok=True)
-    document = {"machine": machine.facts(), "results": results}
-    (options.out / "dot.json").write_text(json.dumps(document, indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+def cases() -> Iterator[Case]:
+    """Every type; the elements are pairs of a weight and an activation."""
+    for name in K_QUANTS + LEGACY:
+        yield one_column(name, CACHED, CALLS, "dot, rows in the cache")
+    for name in K_QUANTS + LEGACY:
+        yield one_column(name, FROM_MEMORY, 1, "dot, rows from memory")
+    for name in K_QUANTS + LEGACY:
+        yield many_columns(name)

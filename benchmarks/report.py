@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import COPY, Case
+from benchmarks.cases import COPY, PEAK, Case
 from benchmarks.measure import Spread, Times
 
 
@@ -24,6 +24,8 @@ class Result:
     """How many times faster the first contestant was than each other one."""
     of_copy: float | None
     """Bytes per second of the first contestant, as a share of those of a memory copy."""
+    of_peak: float | None
+    """Products of bytes per second, as a share of what the core can do in registers."""
     turns: int
     differing: list[str]
     """Contestants that made something else, and whose times therefore do not count."""
@@ -39,25 +41,27 @@ class Result:
             melem_per_s=speed,
             times_faster={name: times.ratio(first, name) for name in others},
             of_copy=None if copied is None else case.n_bytes / times.of(first).median / copied,
+            of_peak=times.ratio(first, PEAK).median if PEAK in case.limits else None,
             turns=len(times.seconds[first]),
             differing=differing,
         )
 
 
-HEADER = f"{'':32}{'Melem/s':>9}   {'of copy':>7}   times faster than (quartiles)"
+HEADER = f"{'':32}{'Melem/s':>9}   {'of limit':>8}   times faster than (quartiles)"
 
 
 def line(result: Result) -> str:
     """One row of the table."""
     first = next(iter(result.melem_per_s))
-    share = "" if result.of_copy is None else f"{result.of_copy:.0%}"
+    limit = result.of_peak if result.of_copy is None else result.of_copy
+    share = "" if limit is None else f"{limit:.0%}"
     ratios = [
         f"{name} {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
         for name, ratio in result.times_faster.items()
     ]
     ratios += [f"{name}: DIFFERENT RESULT" for name in result.differing]
     label = f"{result.group} {result.type}"
-    return f"{label:32}{result.melem_per_s[first]:9.1f}   {share:>7}   {'   '.join(ratios)}"
+    return f"{label:32}{result.melem_per_s[first]:9.1f}   {share:>8}   {'   '.join(ratios)}"
 
 
 def write_json(path: Path, results: Sequence[Result], machine: dict[str, Any]) -> None:
@@ -92,7 +96,13 @@ def plot(path: Path, results: Sequence[Result], machine: dict[str, Any]) -> None
     plt.close(figure)
 
 
-COLOURS = {"ggml": "tab:blue", "gguf-py": "tab:orange", "libgguf": "tab:purple", "one thread": "tab:green"}
+COLOURS = {
+    "ggml": "tab:blue",
+    "gguf-py": "tab:orange",
+    "libgguf": "tab:purple",
+    "one thread": "tab:green",
+    "one column": "tab:red",
+}
 
 
 def _panel(panel: Any, group: str, results: Sequence[Result]) -> None:

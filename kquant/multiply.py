@@ -14,8 +14,9 @@ import numpy as np
 
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats, aligned_empty
-from kquant.kernels.jit import column_count, compiled, kernel
+from kquant.kernels.jit import column_count, compiled
 from kquant.kernels.lanes import Lanes, Rows
+from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
     FACTORS,
     FETCHED,
@@ -38,7 +39,7 @@ from kquant.kernels.products import (
 )
 from kquant.types import TensorType
 
-__all__ = ["columns_of", "multiply"]
+__all__ = ["arguments", "columns_of", "multiplier", "multiply"]
 
 NEAR = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are fetched ahead."""
@@ -142,23 +143,30 @@ def multiply(codec: ModuleType, w: Bytes, columns: Columns, out: Floats, executi
     if execution == "numpy":
         _multiply_numpy(codec, w, columns, out)
         return
-    n_rows, n_columns, block_size = len(w), len(out), codec.TYPE.block_size
+    n_rows = len(w)
     if n_rows < ROWS or w.strides[1] != 1:
         w = np.resize(w, (max(n_rows, ROWS), w.shape[1]))
-    result = out if n_rows >= ROWS and out.strides[1] == 4 else np.empty((n_columns, len(w)), np.float32)
+    is_whole = n_rows >= ROWS and out.strides[1] == out.itemsize
+    result = out if is_whole else np.empty((len(out), len(w)), np.float32)
+    multiplier(codec)(*arguments(codec, w, columns, result))
+    if not is_whole:
+        out[...] = result[:, :n_rows]
+
+
+def arguments(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) -> tuple[Any, ...]:
+    """Of the compiled `multiply_tiles`."""
+    block_size = codec.TYPE.block_size
     tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + FACTORS))
-    multiplier(codec)(
+    return (
         w,
         columns.view(np.uint8).reshape(*columns.shape, -1),
         aligned_empty((STRETCH // block_size, tile_bytes), np.uint8),
-        aligned_empty((n_columns, ROWS), np.float32),
+        aligned_empty((len(out), ROWS), np.float32),
         codec.TYPE.type_size,
         w.nbytes > NEAR,
         *column_count(),
-        result,
+        out,
     )
-    if result is not out:
-        out[...] = result[:, :n_rows]
 
 
 def multiplier(codec: ModuleType) -> Any:
