@@ -69,7 +69,7 @@ def by_matrix(errors: Sequence[TensorError]) -> Figure | None:
     limits = _limits(row.sums.relative_rmse for row in found.values())
     said = {
         cell: {
-            "text": f"{100 * row.sums.relative_rmse:#.3g}",
+            "text": _short(row.sums.relative_rmse),
             "level": _level(row.sums.relative_rmse, limits),
             "relative RMSE": percent(row.sums.relative_rmse),
             "type": row.type_b.name,
@@ -90,6 +90,15 @@ def by_matrix(errors: Sequence[TensorError]) -> Figure | None:
         legend=tuple(Key(step, f"var(--error-{i})") for i, step in enumerate(steps)),
         table=grid.table({cell: percent(row.sums.relative_rmse) for cell, row in found.items()}),
     )
+
+
+def _short(error: float) -> str:
+    """An error in per cent, as short as a cell.
+
+    >>> _short(0.044), _short(0.00561), _short(1.372), _short(0)
+    ('4.40', '0.561', '137', '0')
+    """
+    return f"{100 * error:#.3g}".rstrip(".") if error else "0"
 
 
 def _limits(errors: Iterable[float]) -> list[float]:
