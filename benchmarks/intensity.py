@@ -25,8 +25,9 @@ from benchmarks.data import importance, weights
 from benchmarks.measure import Spread
 from kquant import codec
 from kquant.formats import room
-from kquant.kernels.jit import compiled, kernel, lane_count
+from kquant.kernels.jit import compiled, lane_count
 from kquant.kernels.lanes import Rows, load, store
+from kquant.kernels.mark import kernel
 from kquant.types import TensorType
 
 BLOCKS = 64

@@ -6,7 +6,6 @@ import numpy as np
 
 from kquant.formats.fields import Bytes
 from kquant.formats.scale_search import ZERO, affine_levels, affine_search, clamp
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
     Lanes,
     Rows,
@@ -21,6 +20,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
+from kquant.kernels.mark import kernel
 
 f32 = np.float32
 SIXTY_THREE = f32(63)

@@ -6,8 +6,8 @@ import numpy as np
 
 from kquant.formats.legacy_block import reciprocal
 from kquant.formats.scale_search import ZERO, largest_magnitude
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import Lanes, Rows, as_int, larger, load, smaller, store, where, zeros
+from kquant.kernels.mark import kernel
 
 f32 = np.float32
 JUST_BELOW_HALF = f32(0.49999997)

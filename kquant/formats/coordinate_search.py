@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, clamp, largest_magnitude
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
     Lanes,
     Rows,
@@ -21,6 +20,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
+from kquant.kernels.mark import kernel
 
 f32 = np.float32
 ALMOST_HALF = f32(0.499)

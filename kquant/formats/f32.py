@@ -13,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import Lanes, bits_of_float, float_of_bits
+from kquant.kernels.mark import kernel
 from kquant.types import TensorType
 
 TYPE = TensorType.F32

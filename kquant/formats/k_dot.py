@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import Lanes, Rows, as_float
+from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
     Columns,
     Tile,

@@ -14,7 +14,6 @@ from kquant.formats.scale_search import (
     symmetric_levels,
     symmetric_search,
 )
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
     Lanes,
     Rows,
@@ -27,6 +26,7 @@ from kquant.kernels.lanes import (
     store,
     where,
 )
+from kquant.kernels.mark import kernel
 
 f32 = np.float32
 

@@ -23,7 +23,6 @@ from kquant.formats.affine_block import remember, requantize, search_weighted
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.k_dot import add_affine_16, put_scales
 from kquant.formats.scale_search import ZERO, affine_search, positive_search
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
     Lanes,
     Rows,
@@ -41,6 +40,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
+from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_pair, quad
 from kquant.types import TensorType
 

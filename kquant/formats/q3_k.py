@@ -31,7 +31,6 @@ from kquant.formats.scale_search import (
     symmetric_search,
 )
 from kquant.formats.symmetric_block import largest_scale, requantize
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
     Lanes,
     Rows,
@@ -48,6 +47,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
+from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_pair, quad, signed
 from kquant.types import TensorType
 

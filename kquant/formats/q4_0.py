@@ -21,8 +21,8 @@ import numpy as np
 from kquant.formats.byte_dot import add_symmetric
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.legacy_block import run_nibbles, store_nibbles, symmetric_block, symmetric_weighted
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_same
 from kquant.types import TensorType
 

@@ -40,8 +40,8 @@ from kquant.formats.legacy_block import (
     store_fifth_bits,
     store_nibbles,
 )
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, bits_at, half_at, load_bytes, put_bytes, put_factor
 from kquant.types import TensorType
 

@@ -35,7 +35,6 @@ from kquant.formats.affine_block import (
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.k_dot import add_affine_32, put_scales_and_minima
 from kquant.formats.scale_search import positive_search
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
     Lanes,
     Rows,
@@ -51,6 +50,7 @@ from kquant.kernels.lanes import (
     store_run,
     zeros,
 )
+from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, load_bytes, put_bytes
 from kquant.types import TensorType
 

@@ -24,7 +24,6 @@ from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread
 from kquant.formats.k_dot import add_symmetric, put_scales
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, symmetric_levels, symmetric_search
 from kquant.formats.symmetric_block import largest_scale, requantize
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
     Lanes,
     Rows,
@@ -42,6 +41,7 @@ from kquant.kernels.lanes import (
     store_run,
     where,
 )
+from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_pair, quad, signed
 from kquant.types import TensorType
 

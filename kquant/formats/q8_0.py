@@ -19,8 +19,8 @@ import numpy as np
 from kquant.formats.byte_block import round_bytes
 from kquant.formats.byte_dot import add_bytes
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import Rows, as_float, load_run_signed, run_half, store_half, store_run
+from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, half_at, load_bytes, put_factor, put_large_bytes, put_same
 from kquant.types import TensorType
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.formats.scale_search import ONE, ZERO, largest_magnitude
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
     Rows,
     as_float,
@@ -38,6 +37,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
+from kquant.kernels.mark import kernel
 from kquant.types import TensorType
 
 TYPE = TensorType.Q8_K

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import (
     CALM,
     Lanes,
@@ -27,6 +26,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
+from kquant.kernels.mark import kernel
 
 f32 = np.float32
 ZERO = f32(0.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.scale_search import ONE, ZERO, clamp
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import Lanes, Rows, larger, load, nearest_quotient, store, where, zeros
+from kquant.kernels.mark import kernel
 
 __all__ = ["largest_scale", "requantize"]
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kquant.kernels.jit import compiled, kernel, lane_count
+from kquant.kernels.jit import compiled, lane_count
 from kquant.kernels.lanes import (
     Rows,
     as_int,
@@ -28,6 +28,7 @@ from kquant.kernels.lanes import (
     tile_out,
     zeros,
 )
+from kquant.kernels.mark import kernel
 
 __all__ = ["Execution", "aligned_empty", "dequantize_rows", "prepare", "quantize_rows"]
 

@@ -1,7 +1,6 @@
-"""Marks kernels, and has Numba compile them when they are first needed: the door to all that imports it.
+"""Has Numba compile kernels when they are first needed: the door to all that imports it.
 
-A kernel stays the plain Python function that it is, and NumPy executes it by calling it.  `compiled`
-gives machine code of the same text, with every kernel that it calls compiled into it.
+`compiled` gives machine code of a kernel's text, with every kernel that it calls compiled into it.
 """
 
 from __future__ import annotations
@@ -9,25 +8,14 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 from threading import RLock
-from time import time
-from typing import Any, TypeVar
+from typing import Any
 
-__all__ = ["LOADED", "column_count", "compiled", "kernel", "lane_count"]
+__all__ = ["column_count", "compiled", "lane_count"]
 
-LOADED = time()
-"""When this process began to load kernels: sources that are younger are not those that it runs."""
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 _OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
 _lock = RLock()
 _ready: dict[Any, Any] = {}
-
-
-def kernel(function: _F) -> _F:
-    """Mark a function as a kernel: text that both NumPy and Numba can run."""
-    function.__kernel__ = True  # type: ignore[attr-defined]
-    return function
 
 
 def lane_count() -> int:
@@ -58,6 +46,7 @@ def compiled(driver: Callable[..., Any], signature: str, name: str, **kernels: C
         if name not in _ready:
             import numba
 
+            from kquant.kernels import simd_half, simd_memory, simd_products  # noqa: F401  teach Numba the words
             from kquant.kernels.kernel_cache import KernelCache
 
             function = _linked(driver, kernels)
@@ -94,8 +83,6 @@ def _inner(function: Callable[..., Any]) -> Any:
     """A kernel that other kernels call; kept, so that it is typed once for all that do."""
     if function not in _ready:
         import numba
-
-        from kquant.kernels import simd_half, simd_memory, simd_products  # noqa: F401  teach Numba the vocabulary
 
         _ready[function] = numba.njit(**_OPTIONS, forceinline=True)(_linked(function, {}))
     return _ready[function]

@@ -29,7 +29,7 @@ import platformdirs
 from numba.core.caching import CompileResultCacheImpl, _Cache
 from numba.core.registry import cpu_target
 
-from kquant.kernels.jit import LOADED
+from kquant.kernels.mark import LOADED
 
 __all__ = ["KernelCache", "cache_folder"]
 

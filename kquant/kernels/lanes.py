@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kquant.kernels.jit import kernel
+from kquant.kernels.mark import kernel
 
 __all__ = [
     "Lanes",

@@ -17,8 +17,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kquant.kernels.jit import kernel
 from kquant.kernels.lanes import Lanes, Rows, float_of_half
+from kquant.kernels.mark import kernel
 
 __all__ = [
     "FACTORS",

@@ -16,7 +16,7 @@ from numba.core.errors import TypingError
 from numpy.typing import NDArray
 
 from kquant.kernels import jit, simd_half
-from kquant.kernels.jit import compiled, kernel, lane_count
+from kquant.kernels.jit import compiled, lane_count
 from kquant.kernels.lanes import (
     CALM,
     FEW,
@@ -50,6 +50,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
+from kquant.kernels.mark import kernel
 
 LANES = lane_count()
 f32 = np.float32
