@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["matmul"]
 
-SLAB = 1 << 22
+SLAB = 1 << 24
 """Products of elements that a thread takes at a time."""
 UNPACKING = 4
 """What unpacking an element costs, in products."""

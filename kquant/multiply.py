@@ -39,7 +39,7 @@ from kquant.kernels.products import (
 )
 from kquant.types import TensorType
 
-__all__ = ["arguments", "columns_of", "multiplier", "multiply"]
+__all__ = ["arguments", "columns_of", "empty_tile", "multiplier", "multiply"]
 
 NEAR = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are fetched ahead."""
@@ -82,19 +82,18 @@ def multiply_tiles(
     w: Rows, columns: Rows, tiles: Rows, acc: Rows, size: int, is_far: bool, many: int, few: int, out: Rows
 ) -> None:
     """out[c, r] = row r of w times column c, for at least 16 rows; the last tile overlaps the one before."""
-    n_rows, n_columns, n_blocks, stretch = w.shape[0], out.shape[0], columns.shape[0], tiles.shape[0]
+    n_rows, n_columns, n_blocks, stretch = len(w), len(out), len(columns), len(tiles)
     for start in range(0, n_rows, ROWS):
         row, ahead = min(start, n_rows - ROWS), min(start + ROWS, n_rows - ROWS)
         for first in range(0, n_blocks, stretch):
             n = min(stretch, n_blocks - first)
-            if is_far:
-                for at in range(first * size * ROWS, (first + n) * size * ROWS, FETCHED):
-                    fetch(w, ahead, at)
             if n_columns == 1:
                 single = one_column(acc, 0)
                 if first == 0:
                     single = no_floats(single)
                 for i in range(n):
+                    if is_far:
+                        fetch_blocks(w, ahead, (first + i) * size, size)
                     column = columns_at(columns, first + i)
                     tile = products_at(tiles, i, column)
                     unpack_rows(block_from(w, row, (first + i) * size), tile)
@@ -102,6 +101,8 @@ def multiply_tiles(
                 put_sums(acc, 0, single)
                 continue
             for i in range(n):
+                if is_far:
+                    fetch_blocks(w, ahead, (first + i) * size, size)
                 unpack_rows(block_from(w, row, (first + i) * size), tile_at(tiles, i))
             c = 0
             while c + many <= n_columns:
@@ -130,6 +131,13 @@ def multiply_tiles(
                 c += 1
         for c in range(n_columns):
             give(acc, c, out, row)
+
+
+@kernel
+def fetch_blocks(w: Rows, row: int, at: int, size: int) -> None:
+    """As many bytes of the next rows as are read of these meanwhile; they lie side by side."""
+    for k in range(at * ROWS, (at + size) * ROWS, FETCHED):
+        fetch(w, row, k)
 
 
 SIGNATURE = (
@@ -179,15 +187,20 @@ def multiplier(codec: ModuleType) -> Any:
 
 
 def _multiply_numpy(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) -> None:
-    size, n_rows, acc = codec.TYPE.type_size, len(w), np.zeros(out.shape, np.float32)
-    tile = Tile(
-        np.empty((n_rows, codec.TYPE.block_size), np.uint8),
-        np.empty((SCALES, n_rows), np.int32),
-        np.empty((PAIRS, n_rows, 2), np.int16),
-        np.empty((FACTORS, n_rows), np.float32),
-    )
+    """All rows at a time."""
+    size, acc, tile = codec.TYPE.type_size, np.zeros(out.shape, np.float32), empty_tile(codec, len(w))
     with np.errstate(all="ignore"):
         for b, block in enumerate(columns):
             codec.unpack_rows(w[:, b * size : (b + 1) * size], tile)
             acc = codec.add(acc, tile, block, 0)
     out[...] = acc
+
+
+def empty_tile(codec: ModuleType, n_rows: int) -> Tile:
+    """Room for one block of each of so many rows."""
+    return Tile(
+        np.empty((n_rows, codec.TYPE.block_size), np.uint8),
+        np.empty((SCALES, n_rows), np.int32),
+        np.empty((PAIRS, n_rows, 2), np.int16),
+        np.empty((FACTORS, n_rows), np.float32),
+    )
