@@ -187,7 +187,8 @@ def put_same(tile: Tile, number: int) -> None:
 
 def columns_at(memory: Rows, b: int) -> Columns:
     """Block b of all columns."""
-    return memory[b]
+    columns: Columns = memory[b]
+    return columns
 
 
 def many_columns(sums: Rows, c: int) -> Lanes:
