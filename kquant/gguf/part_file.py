@@ -37,11 +37,12 @@ class PartFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], n_bytes: int) -> None:
+        self._process = os.getpid()  # a fork has the object, too, but the file is not its own
+        self._exists = False
         self.path = Path(path)
         self.n_bytes = n_bytes
         self._target = Path(os.path.realpath(path))  # behind a symbolic link, as open() has it
         self._temporary = self._target.parent / f".{self._target.name[:40]}.{secrets.token_hex(4)}.part"
-        self._exists = False
         self._fd = -1
         self._open = False
         self._n_writing = 0
@@ -57,8 +58,13 @@ class PartFile:
         if existing and not os.access(self._target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        self._fd = os.open(self._temporary, flags, 0o666)
-        self._exists = self._open = True
+        self._exists = True  # beforehand: an interrupt may come between the file and the next line
+        try:
+            self._fd = os.open(self._temporary, flags, 0o666)
+        except OSError:
+            self._exists = False
+            raise
+        self._open = True
         if existing:
             self._temporary.chmod(stat.S_IMODE(existing.st_mode))
         if hasattr(os, "posix_fallocate"):
@@ -108,6 +114,11 @@ class PartFile:
         if self._exists:
             self._temporary.unlink(missing_ok=True)
         self._exists = False
+
+    def __del__(self) -> None:
+        """Removes the file if an interrupt came before anybody could: between the making and a `with`."""
+        if self._exists and self._process == os.getpid():
+            self.abort()
 
     def check_open(self) -> None:
         """Raises `OutputError` after a commit or an abort."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import signal
 import stat
 import subprocess
@@ -272,6 +273,51 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @POSIX
+def test_an_interrupt_while_the_file_is_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.open
+
+    def interrupted(*given: int) -> int:
+        os.close(make(*given))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        PartFile(tmp_path / "out", 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_nobody_holds_any_more_is_gone(tmp_path: Path) -> None:
+    part = PartFile(tmp_path / "out", 3)
+    assert list(tmp_path.iterdir())
+    del part
+    assert not list(tmp_path.iterdir())
+
+
+@POSIX
+def test_a_fork_leaves_the_file_alone(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from kquant.gguf.part_file import PartFile\n"
+        "part = PartFile(sys.argv[1], 3)\n"
+        "if not (child := os.fork()):\n    del part\n    os._exit(0)\n"
+        "os.waitpid(child, 0); part.write(0, b'new'); part.commit()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=True)
+    assert (tmp_path / "out").read_bytes() == b"new"
+
+
+def test_a_temporary_name_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose file it is stays."""
+    monkeypatch.setattr(secrets, "token_hex", lambda n: "0" * n)
+    other = PartFile(tmp_path / "out", 3)
+    with pytest.raises(OutputError, match="File exists"):
+        PartFile(tmp_path / "out", 3)
+    other.write(0, b"new")
+    other.commit()
+    assert (tmp_path / "out").read_bytes() == b"new"
+
+
 def test_kill_in_the_middle_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     """kill -9, then a second run: what the first one left beside the target is in nobody's way."""
     path = tmp_path / "out.gguf"
