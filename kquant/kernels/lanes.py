@@ -6,7 +6,7 @@ A kernel is written for *one* block and runs for many at a time.  Two kinds of v
   lane.  `rows` is an array of shape (elements, lanes).  Every lane performs the scalar sequence of
   float32 operations of ggml's C code, so every lane has ggml's bits.  The searches use these.
 * **runs inside a block** (`load_run`, `store_run`): neighbouring elements of one block.  Decoding
-  and dot products, in which no order of sums decides, use these.
+  uses these.
 
 NumPy executes a kernel as it stands: a vector is a NumPy array.  Numba compiles the same text to
 SIMD: `kquant.kernels.simd` teaches it that a vector is an LLVM vector register.  Kernels therefore use

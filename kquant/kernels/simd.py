@@ -32,7 +32,6 @@ I32 = ir.IntType(32)
 _ELEMENTS = {
     "float32": ir.FloatType(),
     "int32": I32,
-    "int16": ir.IntType(16),
     "int8": ir.IntType(8),
     "uint8": ir.IntType(8),
     "bool": ir.IntType(1),
@@ -145,7 +144,7 @@ def _integers(emit: Callable[..., Any], *elements: str) -> Mapping[str, Callable
     return dict.fromkeys(elements, emit)
 
 
-_SUMS = ("int32", "int16", "uint8")
+_SUMS = ("int32", "uint8")
 _binary(
     operator.add, {"float32": lambda b, x, y: b.fadd(x, y), **_integers(lambda b, x, y: b.add(x, y), *_SUMS)}
 )
