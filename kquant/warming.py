@@ -8,13 +8,14 @@ from pathlib import Path
 from kquant.errors import OptionError
 from kquant.formats import has_room, room
 from kquant.kernels.execute import prepare
+from kquant.multiply import multiplier
 from kquant.types import TensorType
 
 __all__ = ["jobs", "warm_up"]
 
 
 def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[TensorType, str]]:
-    """The kernels for quantizing to, with and without importance weights, and dequantizing these types.
+    """The kernels that quantize to these types, with and without weights, dequantize and multiply them.
 
     None means every type with a codec.  Raises `UnknownTypeError` and `UnsupportedTypeError`.
     """
@@ -24,6 +25,8 @@ def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[Te
         found += [(tensor_type, "quantize"), (tensor_type, "dequantize")]
         if getattr(room(tensor_type), "quantize_weighted", None) is not None:
             found.append((tensor_type, "quantize_weighted"))
+        if hasattr(room(tensor_type), "unpack_rows"):
+            found.append((tensor_type, "multiply"))
     return found
 
 
@@ -45,7 +48,10 @@ def warm_up(
     for done, (tensor_type, job) in enumerate(todo):
         if progress:
             progress(done, len(todo))
-        prepare(room(tensor_type), job)
+        if job == "multiply":
+            multiplier(room(tensor_type))
+        else:
+            prepare(room(tensor_type), job)
     if progress:
         progress(len(todo), len(todo))
     kept = {file.name.rpartition("-")[0] for file in folder.glob("*.kernel")} if folder.is_dir() else set()

@@ -39,6 +39,7 @@ def test_kernels_are_kept(tmp_path: Path) -> None:
         "f16-dequantize",
         "f16-quantize",
         "q8_0-dequantize",
+        "q8_0-multiply",
         "q8_0-quantize",
     ]
     assert run(tmp_path, "F16", "Q8_0").returncode == 0
@@ -50,7 +51,10 @@ def test_all_types_mean_every_kernel() -> None:
     assert {t for t, _ in todo} == {t for t in TensorType if has_room(t)}
     assert (TensorType.Q4_K, "quantize_weighted") in todo
     assert (TensorType.Q8_0, "quantize_weighted") not in todo
-    assert jobs(["Q8_0", "q8_0"]) == [(TensorType.Q8_0, "quantize"), (TensorType.Q8_0, "dequantize")]
+    assert (TensorType.Q8_K, "multiply") not in todo
+    assert jobs(["Q8_0", "q8_0"]) == [
+        (TensorType.Q8_0, job) for job in ("quantize", "dequantize", "multiply")
+    ]
 
 
 def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
