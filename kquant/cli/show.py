@@ -136,6 +136,9 @@ class Grid:
         )
 
     def __rich__(self) -> Table:
+        for column, width in zip(self.table.columns, self._widths, strict=True):
+            if column.header != self._cut:
+                column.width = width  # known: measured again, it would take a third of the time
         return self.table
 
 
