@@ -55,7 +55,7 @@ def _write(builder: Any, pointer: Any, value: Any) -> None:
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
 
 
-def _fetch(builder: Any, pointer: Any, level: int, *, to_write: bool = False) -> None:
+def fetch_line(builder: Any, pointer: Any, level: int, *, to_write: bool = False) -> None:
     """Have a line of memory brought to the cache: a hint, which may point anywhere."""
     line = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     signature = ir.FunctionType(ir.VoidType(), [line.type, I32, I32, I32])
@@ -67,7 +67,7 @@ def _fetch_ahead(builder: Any, pointer: Any, n_bytes: int, *, to_write: bool) ->
     start = builder.bitcast(pointer, ir.IntType(8).as_pointer())
     for byte in range(AHEAD, AHEAD + n_bytes, LINE):
         line = builder.gep(start, [ir.Constant(ir.IntType(64), byte)])
-        _fetch(builder, line, FIRST_LEVEL, to_write=to_write)
+        fetch_line(builder, line, FIRST_LEVEL, to_write=to_write)
 
 
 def _element_of(array: Any) -> str | None:
@@ -231,7 +231,7 @@ def _tile_in(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         start = _offset(context, builder, starts_type, starts, lane, k)
         pointer = _pointer(context, builder, flat_type, flat, builder.add(start, column))
         read.append(_read_raw(builder, pointer))
-        _fetch(builder, builder.gep(pointer, [group]), SECOND_LEVEL)  # for the next group, in most cases
+        fetch_line(builder, builder.gep(pointer, [group]), SECOND_LEVEL)  # for the next group, in most cases
     for k, value in enumerate(_turn(builder, read)):
         row = builder.mul(builder.add(column, ir.Constant(column.type, k)), ir.Constant(column.type, LANES))
         _write_raw(builder, _pointer(context, builder, rows_type, rows, builder.add(row, lane)), value)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.core.imputils import lower_builtin
 from numba.extending import models, register_model
 
 from kquant.kernels import products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
+from kquant.kernels.simd_memory import SECOND_LEVEL, fetch_line
 from kquant.kernels.simd_sums import I8, I16, I64, WORDS, dots, load, offset, shuffle, store
 
 __all__ = [
@@ -142,11 +143,9 @@ teach(
 
 
 def _fetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    signature = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
-    prefetch = cgutils.get_or_insert_function(builder.module, signature, "llvm.prefetch.p0i8")
     first = builder.extract_value(_block_from(context, builder, sig, args), 0)
     for distance in range(0, products.FETCHED, 64):
-        builder.call(prefetch, [offset(builder, first, distance), I32(0), I32(2), I32(1)])
+        fetch_line(builder, offset(builder, first, distance), SECOND_LEVEL)
     return context.get_dummy_value()
 
 
