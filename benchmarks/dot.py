@@ -59,9 +59,9 @@ def ggml_function(name: str) -> Any:
 
 
 @cache
-def repeated_product(t: TensorType) -> Any:
+def repeated_product(t: TensorType, n_columns: int) -> Any:
     """The compiled product of a type, so many times."""
-    product = multiplier(room(t))
+    product = multiplier(room(t), n_columns)
 
     @numba.njit  # type: ignore[untyped-decorator]
     def repeated(calls, w, columns, tiles, acc, size, is_far, many, few, out):  # type: ignore[no-untyped-def]
@@ -74,7 +74,7 @@ def repeated_product(t: TensorType) -> Any:
 def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
     """Fills out (columns, rows), with all that Python does done before."""
     given = arguments(room(t), w, columns_of(a, vec_dot_type(t)), out)
-    repeated = repeated_product(t)
+    repeated = repeated_product(t, len(out))
 
     def run() -> Floats:
         repeated(calls, *given)

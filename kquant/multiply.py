@@ -1,4 +1,4 @@
-"""Carries a room's `unpack_rows` and `add` over rows and columns, in either execution.
+"""Carries a room's `unpack_scales`, `unpack_levels` and `add` over rows and columns, in either execution.
 
 Sixteen rows at a time: the blocks that they have at one place are unpacked once, into a few KB that stay in
 the fastest cache, and multiplied with all columns.  Every element of the result is summed block by block
@@ -14,7 +14,7 @@ import numpy as np
 
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats, aligned_empty
-from kquant.kernels.jit import column_count, compiled
+from kquant.kernels.jit import column_count, compiled, has_groups
 from kquant.kernels.lanes import Lanes, Rows
 from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
@@ -30,11 +30,16 @@ from kquant.kernels.products import (
     fetch,
     few_columns,
     give,
+    groups_at,
     many_columns,
     no_floats,
     one_column,
+    part_at,
+    parts,
     products_at,
+    put_part,
     put_sums,
+    rows_at,
     tile_at,
 )
 from kquant.types import TensorType
@@ -69,12 +74,45 @@ def columns_of(packed: Bytes, partner: TensorType) -> Columns:
 # ---------------------------------------------------------------- compiled
 
 
-def unpack_rows(block: Rows, tile: Tile) -> None:
-    """Stands for a room's `unpack_rows`."""
+def unpack_scales(block: Rows, tile: Tile) -> None:
+    """Stands for a room's `unpack_scales`."""
+
+
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    """Stands for a room's `unpack_levels`."""
 
 
 def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
     """Stands for a room's `add`."""
+
+
+def column_tile(memory: Rows, i: int, columns: Columns) -> Tile:
+    """Stands for `groups_at` or `products_at`."""
+    raise NotImplementedError
+
+
+@kernel
+def multiply_column(
+    w: Rows, columns: Rows, tiles: Rows, acc: Rows, size: int, is_far: bool, many: int, few: int, out: Rows
+) -> None:
+    """`multiply_tiles` for a single column: levels are multiplied as they are unpacked."""
+    n_rows, n_blocks = len(w), len(columns)
+    for start in range(0, n_rows, ROWS):
+        row, ahead = min(start, n_rows - ROWS), min(start + ROWS, n_rows - ROWS)
+        total = no_floats(one_column(acc, 0))
+        for b in range(n_blocks):
+            block, column = block_from(w, row, b * size), columns_at(columns, b)
+            tile = column_tile(tiles, 0, column)
+            unpack_scales(block, tile)
+            for i in range(parts(tile)):
+                if is_far:
+                    fetch_blocks(w, ahead, b * size, size, i, parts(tile))
+                part = part_at(tile, i)
+                unpack_levels(rows_at(block, tile, i), part)
+                put_part(tile, i, part)
+            total = add(total, tile, column, 0)
+        put_sums(acc, 0, total)
+        give(acc, 0, out, row)
 
 
 @kernel
@@ -87,23 +125,12 @@ def multiply_tiles(
         row, ahead = min(start, n_rows - ROWS), min(start + ROWS, n_rows - ROWS)
         for first in range(0, n_blocks, stretch):
             n = min(stretch, n_blocks - first)
-            if n_columns == 1:
-                single = one_column(acc, 0)
-                if first == 0:
-                    single = no_floats(single)
-                for i in range(n):
-                    if is_far:
-                        fetch_blocks(w, ahead, (first + i) * size, size)
-                    column = columns_at(columns, first + i)
-                    tile = products_at(tiles, i, column)
-                    unpack_rows(block_from(w, row, (first + i) * size), tile)
-                    single = add(single, tile, column, 0)
-                put_sums(acc, 0, single)
-                continue
             for i in range(n):
                 if is_far:
-                    fetch_blocks(w, ahead, (first + i) * size, size)
-                unpack_rows(block_from(w, row, (first + i) * size), tile_at(tiles, i))
+                    fetch_blocks(w, ahead, (first + i) * size, size, 0, 1)
+                block, tile = block_from(w, row, (first + i) * size), tile_at(tiles, i)
+                unpack_scales(block, tile)
+                unpack_levels(block, tile)
             c = 0
             while c + many <= n_columns:
                 total = many_columns(acc, c)
@@ -134,10 +161,11 @@ def multiply_tiles(
 
 
 @kernel
-def fetch_blocks(w: Rows, row: int, at: int, size: int) -> None:
+def fetch_blocks(w: Rows, row: int, at: int, size: int, part: int, of: int) -> None:
     """As many bytes of the next rows as are read of these meanwhile; they lie side by side."""
-    for k in range(at * ROWS, (at + size) * ROWS, FETCHED):
-        fetch(w, row, k)
+    share = size * ROWS // of
+    for k in range(share * part, share * (part + 1), FETCHED):
+        fetch(w, row, at * ROWS + k)
 
 
 SIGNATURE = (
@@ -156,7 +184,7 @@ def multiply(codec: ModuleType, w: Bytes, columns: Columns, out: Floats, executi
         w = np.resize(w, (max(n_rows, ROWS), w.shape[1]))
     is_whole = n_rows >= ROWS and out.strides[1] == out.itemsize
     result = out if is_whole else np.empty((len(out), len(w)), np.float32)
-    multiplier(codec)(*arguments(codec, w, columns, result))
+    multiplier(codec, len(out))(*arguments(codec, w, columns, result))
     if not is_whole:
         out[...] = result[:, :n_rows]
 
@@ -177,10 +205,14 @@ def arguments(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) -> tup
     )
 
 
-def multiplier(codec: ModuleType) -> Any:
-    """The compiled `multiply_tiles` of a room."""
-    kernels = {"unpack_rows": codec.unpack_rows, "add": codec.add}
-    return compiled(multiply_tiles, SIGNATURE, f"{codec.TYPE.name.lower()}-multiply", **kernels)
+def multiplier(codec: ModuleType, n_columns: int) -> Any:
+    """The compiled `multiply_column` or `multiply_tiles` of a room."""
+    kernels = {name: getattr(codec, name) for name in ("unpack_scales", "unpack_levels", "add")}
+    name = f"{codec.TYPE.name.lower()}-multiply"
+    if n_columns > 1:
+        return compiled(multiply_tiles, SIGNATURE, name, **kernels)
+    kernels["column_tile"] = groups_at if codec.TYPE.block_size == STRETCH and has_groups() else products_at
+    return compiled(multiply_column, SIGNATURE, f"{name}-column", **kernels)
 
 
 # ---------------------------------------------------------------- as it stands
@@ -191,7 +223,9 @@ def _multiply_numpy(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) 
     size, acc, tile = codec.TYPE.type_size, np.zeros(out.shape, np.float32), empty_tile(codec, len(w))
     with np.errstate(all="ignore"):
         for b, block in enumerate(columns):
-            codec.unpack_rows(w[:, b * size : (b + 1) * size], tile)
+            rows = w[:, b * size : (b + 1) * size]
+            codec.unpack_scales(rows, tile)
+            codec.unpack_levels(rows, tile)
             acc = codec.add(acc, tile, block, 0)
     out[...] = acc
 

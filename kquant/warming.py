@@ -25,8 +25,8 @@ def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[Te
         found += [(tensor_type, "quantize"), (tensor_type, "dequantize")]
         if getattr(room(tensor_type), "quantize_weighted", None) is not None:
             found.append((tensor_type, "quantize_weighted"))
-        if hasattr(room(tensor_type), "unpack_rows"):
-            found.append((tensor_type, "multiply"))
+        if hasattr(room(tensor_type), "add"):
+            found += [(tensor_type, "multiply"), (tensor_type, "multiply-column")]
     return found
 
 
@@ -48,8 +48,8 @@ def warm_up(
     for done, (tensor_type, job) in enumerate(todo):
         if progress:
             progress(done, len(todo))
-        if job == "multiply":
-            multiplier(room(tensor_type))
+        if job.startswith("multiply"):
+            multiplier(room(tensor_type), 1 if job == "multiply-column" else 2)
         else:
             prepare(room(tensor_type), job)
     if progress:

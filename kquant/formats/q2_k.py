@@ -21,7 +21,7 @@ import numpy as np
 
 from kquant.formats.affine_block import remember, requantize, search_weighted
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_affine_16, put_scales
+from kquant.formats.k_dot import add_affine
 from kquant.formats.scale_search import ZERO, affine_search, positive_search
 from kquant.kernels.lanes import (
     Lanes,
@@ -41,7 +41,19 @@ from kquant.kernels.lanes import (
     zeros,
 )
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_pair, quad
+from kquant.kernels.products import (
+    Columns,
+    Tile,
+    half_at,
+    load_bytes,
+    load_long,
+    put_16_scales,
+    put_bytes,
+    put_factor,
+    put_pair,
+    quad,
+    scaled_dots,
+)
 from kquant.types import TensorType
 
 TYPE = TensorType.Q2_K
@@ -131,38 +143,40 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
             store(block, QS + 32 * k + i, q)
 
 
-add = add_affine_16
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    total = scaled_dots(acc, tile, 16, 3, columns, 256, c)
+    return add_affine(acc, total, tile, columns, c)
 
 
 @kernel
-def unpack_rows(block: Rows, tile: Tile) -> None:
+def unpack_scales(block: Rows, tile: Tile) -> None:
     head, tail = load_bytes(block, SCALES), load_bytes(block, DMIN - 14)
-    q0, q1 = load_bytes(block, QS), load_bytes(block, QS + 16)
-    q2, q3 = load_bytes(block, QS + 32), load_bytes(block, QS + 48)
     put_factor(tile, 0, half_at(tail, 12))
     put_factor(tile, 1, half_at(tail, 14))
-    for_four(quad(head, 0), 0, tile)
-    for_four(quad(head, 1), 4, tile)
-    for_four(quad(head, 2), 8, tile)
-    for_four(quad(head, 3), 12, tile)
-    put_levels(q0, 0, tile)
-    put_levels(q1, 16, tile)
-    put_levels(q2, 128, tile)
-    put_levels(q3, 144, tile)
+    first, second, third, fourth = quad(head, 0), quad(head, 1), quad(head, 2), quad(head, 3)
+    put_16_scales(tile, first & 15, second & 15, third & 15, fourth & 15)
+    put_minima(tile, 0, first >> 4)
+    put_minima(tile, 2, second >> 4)
+    put_minima(tile, 4, third >> 4)
+    put_minima(tile, 6, fourth >> 4)
 
 
 @kernel
-def put_levels(q: Lanes, at: int, tile: Tile) -> None:
-    """16 elements from `at` on, and 32, 64 and 96 further."""
+def put_minima(tile: Tile, j: int, m: Lanes) -> None:
+    put_pair(tile, j, m, 0, 1, 0)
+    put_pair(tile, j + 1, m, 2, 3, 0)
+
+
+@kernel
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    put_half(tile, 0, load_long(block, QS))
+    put_half(tile, 128, load_long(block, QS + 32))
+
+
+@kernel
+def put_half(tile: Tile, at: int, q: Lanes) -> None:
     put_bytes(tile, at, q & 3)
     put_bytes(tile, at + 32, (q >> 2) & 3)
     put_bytes(tile, at + 64, (q >> 4) & 3)
     put_bytes(tile, at + 96, q >> 6)
-
-
-@kernel
-def for_four(both: Lanes, j: int, tile: Tile) -> None:
-    """Scales and minima of the four sub-blocks from j on."""
-    put_scales(tile, j, both & 15)
-    put_pair(tile, j // 2, both >> 4, 0, 1, 0)
-    put_pair(tile, j // 2 + 1, both >> 4, 2, 3, 0)

@@ -22,7 +22,7 @@ import numpy as np
 
 from kquant.formats.coordinate_search import coordinate_search
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_symmetric, put_scales
+from kquant.formats.k_dot import add_symmetric
 from kquant.formats.scale_search import (
     ONE,
     ZERO,
@@ -48,7 +48,20 @@ from kquant.kernels.lanes import (
     zeros,
 )
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_pair, quad, signed
+from kquant.kernels.products import (
+    Columns,
+    Tile,
+    half_at,
+    load_bytes,
+    load_long,
+    put_16_scales,
+    put_bytes,
+    put_factor,
+    put_pair,
+    quad,
+    scaled_dots,
+    signed,
+)
 from kquant.types import TensorType
 
 TYPE = TensorType.Q3_K
@@ -170,38 +183,46 @@ def finish(x: Rows, levels: Rows, block: Rows) -> None:
         store(block, HMASK + i, mask)
 
 
-add = add_symmetric
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    total = scaled_dots(acc, tile, 16, 7, columns, 256, c)
+    return add_symmetric(acc, total, tile, columns, c)
 
 
 @kernel
-def unpack_rows(block: Rows, tile: Tile) -> None:
+def unpack_scales(block: Rows, tile: Tile) -> None:
+    """Levels are stored 4 too large."""
     put_factor(tile, 0, half_at(load_bytes(block, D - 14), 14))
     tail = load_bytes(block, SCALES - 4)
     low, other, high = quad(tail, 1), quad(tail, 2), quad(tail, 3)
-    for_four((low & 15) | ((high & 3) << 4), 0, tile)
-    for_four((other & 15) | (((high >> 2) & 3) << 4), 4, tile)
-    for_four((low >> 4) | (((high >> 4) & 3) << 4), 8, tile)
-    for_four((other >> 4) | ((high >> 6) << 4), 12, tile)
-    for i in range(0, 32, 16):
-        hmask = load_bytes(block, HMASK + i)
-        put_half(block, 0, i, hmask, tile)
-        put_half(block, 1, i, hmask >> 4, tile)
+    first = signed(((low & 15) | ((high & 3) << 4)) - 32)
+    second = signed(((other & 15) | (((high >> 2) & 3) << 4)) - 32)
+    third = signed(((low >> 4) | (((high >> 4) & 3) << 4)) - 32)
+    fourth = signed(((other >> 4) | ((high >> 6) << 4)) - 32)
+    put_16_scales(tile, first, second, third, fourth)
+    put_excess(tile, 0, first)
+    put_excess(tile, 2, second)
+    put_excess(tile, 4, third)
+    put_excess(tile, 6, fourth)
 
 
 @kernel
-def put_half(block: Rows, k: int, i: int, high: Lanes, tile: Tile) -> None:
-    """16 elements of each of the four sub-block pairs of 128; bits 0-3 of `high` are their third bits."""
-    q = load_bytes(block, QS + 32 * k + i)
-    put_bytes(tile, 128 * k + i, (q & 3) | ((high & 1) << 2))
-    put_bytes(tile, 128 * k + 32 + i, ((q >> 2) & 3) | ((high & 2) << 1))
-    put_bytes(tile, 128 * k + 64 + i, ((q >> 4) & 3) | (high & 4))
-    put_bytes(tile, 128 * k + 96 + i, (q >> 6) | ((high & 8) >> 1))
+def put_excess(tile: Tile, j: int, sc: Lanes) -> None:
+    put_pair(tile, j, sc, 0, 1, 2)
+    put_pair(tile, j + 1, sc, 2, 3, 2)
 
 
 @kernel
-def for_four(stored: Lanes, j: int, tile: Tile) -> None:
-    """The scales from j on; levels are stored 4 too large."""
-    sc = signed(stored - 32)
-    put_scales(tile, j, sc)
-    put_pair(tile, j // 2, sc, 0, 1, 2)
-    put_pair(tile, j // 2 + 1, sc, 2, 3, 2)
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    hmask = load_long(block, HMASK)
+    put_half(tile, 0, load_long(block, QS), hmask)
+    put_half(tile, 128, load_long(block, QS + 32), hmask >> 4)
+
+
+@kernel
+def put_half(tile: Tile, at: int, q: Lanes, high: Lanes) -> None:
+    """Bits 0-3 of `high` are the third bits."""
+    put_bytes(tile, at, (q & 3) | ((high & 1) << 2))
+    put_bytes(tile, at + 32, ((q >> 2) & 3) | ((high & 2) << 1))
+    put_bytes(tile, at + 64, ((q >> 4) & 3) | (high & 4))
+    put_bytes(tile, at + 96, (q >> 6) | ((high & 8) >> 1))

@@ -73,9 +73,13 @@ add = add_symmetric
 
 
 @kernel
-def unpack_rows(block: Rows, tile: Tile) -> None:
+def unpack_scales(block: Rows, tile: Tile) -> None:
     put_factor(tile, 0, half_at(load_bytes(block, D), 0))
     put_same(tile, 8)
+
+
+@kernel
+def unpack_levels(block: Rows, tile: Tile) -> None:
     q = load_bytes(block, QS)
     put_bytes(tile, 0, q & 15)
     put_bytes(tile, 16, q >> 4)

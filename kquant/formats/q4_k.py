@@ -32,9 +32,10 @@ from kquant.formats.affine_block import (
     unpack_scale_min,
 )
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_affine_32, put_scales_and_minima
+from kquant.formats.k_dot import add_affine, put_scales_and_minima
 from kquant.formats.scale_search import positive_search
 from kquant.kernels.lanes import (
+    Lanes,
     Rows,
     as_float,
     as_int,
@@ -47,7 +48,7 @@ from kquant.kernels.lanes import (
     store_run,
 )
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, load_bytes, put_bytes
+from kquant.kernels.products import Columns, Tile, load_long, put_bytes, scaled_dots
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_K
@@ -125,14 +126,24 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
             store(block, QS + 32 * k + i, low | (high << 4))
 
 
-add = add_affine_32
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    total = scaled_dots(acc, tile, 32, 15, columns, 256, c)
+    return add_affine(acc, total, tile, columns, c)
+
+
+unpack_scales = put_scales_and_minima
 
 
 @kernel
-def unpack_rows(block: Rows, tile: Tile) -> None:
-    put_scales_and_minima(block, tile)
-    for k in range(4):
-        for i in range(0, 32, 16):
-            q = load_bytes(block, QS + 32 * k + i)
-            put_bytes(tile, 64 * k + i, q & 15)
-            put_bytes(tile, 64 * k + 32 + i, q >> 4)
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    put_64(tile, 0, load_long(block, QS))
+    put_64(tile, 64, load_long(block, QS + 32))
+    put_64(tile, 128, load_long(block, QS + 64))
+    put_64(tile, 192, load_long(block, QS + 96))
+
+
+@kernel
+def put_64(tile: Tile, at: int, q: Lanes) -> None:
+    put_bytes(tile, at, q & 15)
+    put_bytes(tile, at + 32, q >> 4)

@@ -95,9 +95,13 @@ add = add_symmetric
 
 
 @kernel
-def unpack_rows(block: Rows, tile: Tile) -> None:
-    head, q = load_bytes(block, D), load_bytes(block, QS)
-    put_factor(tile, 0, half_at(head, 0))
+def unpack_scales(block: Rows, tile: Tile) -> None:
+    put_factor(tile, 0, half_at(load_bytes(block, D), 0))
     put_same(tile, 16)
+
+
+@kernel
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    head, q = load_bytes(block, D), load_bytes(block, QS)
     put_bytes(tile, 0, (q & 15) | bits_at(head, 16, 16))
     put_bytes(tile, 16, (q >> 4) | bits_at(head, 32, 16))

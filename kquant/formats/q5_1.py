@@ -104,9 +104,14 @@ add = add_affine
 
 
 @kernel
-def unpack_rows(block: Rows, tile: Tile) -> None:
-    head, q = load_bytes(block, D), load_bytes(block, QS)
+def unpack_scales(block: Rows, tile: Tile) -> None:
+    head = load_bytes(block, D)
     put_factor(tile, 0, half_at(head, 0))
     put_factor(tile, 1, half_at(head, 2))
+
+
+@kernel
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    head, q = load_bytes(block, D), load_bytes(block, QS)
     put_bytes(tile, 0, (q & 15) | bits_at(head, 32, 16))
     put_bytes(tile, 16, (q >> 4) | bits_at(head, 48, 16))

@@ -33,7 +33,7 @@ from kquant.formats.affine_block import (
     unpack_scale_min,
 )
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_affine_32, put_scales_and_minima
+from kquant.formats.k_dot import add_affine, put_scales_and_minima
 from kquant.formats.scale_search import positive_search
 from kquant.kernels.lanes import (
     Lanes,
@@ -51,7 +51,7 @@ from kquant.kernels.lanes import (
     zeros,
 )
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, load_bytes, put_bytes
+from kquant.kernels.products import Columns, Tile, load_long, put_bytes, scaled_dots
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_K
@@ -137,23 +137,26 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
         store(block, QH + i, qh)
 
 
-add = add_affine_32
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    total = scaled_dots(acc, tile, 32, 31, columns, 256, c)
+    return add_affine(acc, total, tile, columns, c)
+
+
+unpack_scales = put_scales_and_minima
 
 
 @kernel
-def unpack_rows(block: Rows, tile: Tile) -> None:
-    put_scales_and_minima(block, tile)
-    for i in range(0, 32, 16):
-        qh = load_bytes(block, QH + i)
-        put_64(block, 0, i, qh << 4, qh << 3, tile)
-        put_64(block, 1, i, qh << 2, qh << 1, tile)
-        put_64(block, 2, i, qh, qh >> 1, tile)
-        put_64(block, 3, i, qh >> 2, qh >> 3, tile)
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    qh = load_long(block, QH)
+    put_64(tile, 0, load_long(block, QS), qh << 4, qh << 3)
+    put_64(tile, 64, load_long(block, QS + 32), qh << 2, qh << 1)
+    put_64(tile, 128, load_long(block, QS + 64), qh, qh >> 1)
+    put_64(tile, 192, load_long(block, QS + 96), qh >> 2, qh >> 3)
 
 
 @kernel
-def put_64(block: Rows, k: int, i: int, low: Lanes, high: Lanes, tile: Tile) -> None:
-    """16 elements of either sub-block of 64; bits 4 of `low` and `high` are their fifth bits."""
-    q = load_bytes(block, QS + 32 * k + i)
-    put_bytes(tile, 64 * k + i, (q & 15) | (low & 16))
-    put_bytes(tile, 64 * k + 32 + i, (q >> 4) | (high & 16))
+def put_64(tile: Tile, at: int, q: Lanes, low: Lanes, high: Lanes) -> None:
+    """Bits 4 of `low` and `high` are the fifth bits of either half."""
+    put_bytes(tile, at, (q & 15) | (low & 16))
+    put_bytes(tile, at + 32, (q >> 4) | (high & 16))

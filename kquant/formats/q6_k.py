@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_symmetric, put_scales
+from kquant.formats.k_dot import add_symmetric
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, symmetric_levels, symmetric_search
 from kquant.formats.symmetric_block import largest_scale, requantize
 from kquant.kernels.lanes import (
@@ -42,7 +42,20 @@ from kquant.kernels.lanes import (
     where,
 )
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_pair, quad, signed
+from kquant.kernels.products import (
+    Columns,
+    Tile,
+    half_at,
+    load_bytes,
+    load_long,
+    put_16_scales,
+    put_bytes,
+    put_factor,
+    put_pair,
+    quad,
+    scaled_dots,
+    signed,
+)
 from kquant.types import TensorType
 
 TYPE = TensorType.Q6_K
@@ -134,43 +147,40 @@ def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
             store(block, QH + 32 * k + i, high)
 
 
-add = add_symmetric
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    total = scaled_dots(acc, tile, 16, 63, columns, 256, c)
+    return add_symmetric(acc, total, tile, columns, c)
 
 
 @kernel
-def unpack_rows(block: Rows, tile: Tile) -> None:
-    sc, d = signed(load_bytes(block, SCALES)), half_at(load_bytes(block, D - 14), 14)
-    put_half(block, 0, tile)
-    put_half(block, 1, tile)
-    put_factor(tile, 0, d)
-    for_four(quad(sc, 0), 0, tile)
-    for_four(quad(sc, 1), 4, tile)
-    for_four(quad(sc, 2), 8, tile)
-    for_four(quad(sc, 3), 12, tile)
+def unpack_scales(block: Rows, tile: Tile) -> None:
+    """Levels are stored 32 too large."""
+    put_factor(tile, 0, half_at(load_bytes(block, D - 14), 14))
+    sc = signed(load_bytes(block, SCALES))
+    first, second, third, fourth = quad(sc, 0), quad(sc, 1), quad(sc, 2), quad(sc, 3)
+    put_16_scales(tile, first, second, third, fourth)
+    put_excess(tile, 0, first)
+    put_excess(tile, 2, second)
+    put_excess(tile, 4, third)
+    put_excess(tile, 6, fourth)
 
 
 @kernel
-def put_half(block: Rows, k: int, tile: Tile) -> None:
-    """128 elements; all their bytes are read before any is written, for which processors wait."""
-    low0, low1 = load_bytes(block, QL + 64 * k), load_bytes(block, QL + 64 * k + 16)
-    low2, low3 = load_bytes(block, QL + 64 * k + 32), load_bytes(block, QL + 64 * k + 48)
-    high0, high1 = load_bytes(block, QH + 32 * k), load_bytes(block, QH + 32 * k + 16)
-    put_levels(low0, low2, high0, 128 * k, tile)
-    put_levels(low1, low3, high1, 128 * k + 16, tile)
+def put_excess(tile: Tile, j: int, sc: Lanes) -> None:
+    put_pair(tile, j, sc, 0, 1, 5)
+    put_pair(tile, j + 1, sc, 2, 3, 5)
 
 
 @kernel
-def put_levels(even: Lanes, odd: Lanes, high: Lanes, at: int, tile: Tile) -> None:
-    """16 elements from `at` on, and 32, 64 and 96 further."""
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    put_half(tile, 0, load_long(block, QL), load_long(block, QL + 32), load_long(block, QH))
+    put_half(tile, 128, load_long(block, QL + 64), load_long(block, QL + 96), load_long(block, QH + 32))
+
+
+@kernel
+def put_half(tile: Tile, at: int, even: Lanes, odd: Lanes, high: Lanes) -> None:
     put_bytes(tile, at, (even & 15) | ((high & 3) << 4))
     put_bytes(tile, at + 32, (odd & 15) | ((high & 12) << 2))
     put_bytes(tile, at + 64, (even >> 4) | (high & 48))
     put_bytes(tile, at + 96, (odd >> 4) | ((high >> 2) & 48))
-
-
-@kernel
-def for_four(sc: Lanes, j: int, tile: Tile) -> None:
-    """The scales from j on; levels are stored 32 too large."""
-    put_scales(tile, j, sc)
-    put_pair(tile, j // 2, sc, 0, 1, 5)
-    put_pair(tile, j // 2 + 1, sc, 2, 3, 5)

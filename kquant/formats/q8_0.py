@@ -62,8 +62,12 @@ add = add_bytes
 
 
 @kernel
-def unpack_rows(block: Rows, tile: Tile) -> None:
+def unpack_scales(block: Rows, tile: Tile) -> None:
     put_factor(tile, 0, half_at(load_bytes(block, D), 0))
     put_same(tile, 128)
+
+
+@kernel
+def unpack_levels(block: Rows, tile: Tile) -> None:
     put_large_bytes(tile, 0, load_bytes(block, QS) + 128)
     put_large_bytes(tile, 16, load_bytes(block, QS + 16) + 128)

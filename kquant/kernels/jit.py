@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
-__all__ = ["column_count", "compiled", "lane_count"]
+__all__ = ["column_count", "compiled", "has_groups", "lane_count"]
 
 _OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
@@ -32,6 +32,13 @@ def column_count() -> tuple[int, int]:
     return MANY, FEW
 
 
+def has_groups() -> bool:
+    """Whether the CPU has what it takes to multiply rows of levels as they are read, some at a time."""
+    from kquant.kernels.simd_sums import HAS_AVX2
+
+    return HAS_AVX2
+
+
 def compiled(driver: Callable[..., Any], signature: str, name: str, **kernels: Callable[..., Any]) -> Any:
     """Machine code of `driver` for one signature, out of the cache on disk where it is there.
 
@@ -46,7 +53,7 @@ def compiled(driver: Callable[..., Any], signature: str, name: str, **kernels: C
         if name not in _ready:
             import numba
 
-            from kquant.kernels import simd_half, simd_memory, simd_products  # noqa: F401  teach Numba the words
+            from kquant.kernels import simd_groups, simd_half, simd_memory, simd_products  # noqa: F401  teach Numba the words
             from kquant.kernels.kernel_cache import KernelCache
 
             function = _linked(driver, kernels)
@@ -74,6 +81,8 @@ def _linked(function: Callable[..., Any], kernels: dict[str, Callable[..., Any]]
         called: Any = kernels.get(name, namespace.get(name))
         if getattr(called, "__kernel__", False):
             namespace[name] = _inner(called)
+        elif name in kernels:
+            namespace[name] = called
     copy = types.FunctionType(function.__code__, namespace, function.__name__, function.__defaults__)
     copy.__qualname__, copy.__module__ = function.__qualname__, function.__module__
     return copy

@@ -31,7 +31,6 @@ __all__ = [
     "bits_at",
     "block_from",
     "by_column",
-    "byte_at",
     "columns_at",
     "dot_pairs",
     "dots",
@@ -39,22 +38,29 @@ __all__ = [
     "fetch",
     "few_columns",
     "give",
+    "groups_at",
     "half_at",
     "load_bytes",
+    "load_long",
     "many_columns",
     "no_floats",
     "no_sums",
     "one_column",
+    "part_at",
+    "parts",
     "products_at",
+    "put_8_scales",
+    "put_16_scales",
     "put_bytes",
     "put_factor",
     "put_large_bytes",
     "put_pair",
+    "put_part",
     "put_same",
-    "put_scale",
     "put_sums",
     "quad",
-    "scale",
+    "rows_at",
+    "scaled_dots",
     "short_at",
     "signed",
     "tile_at",
@@ -66,7 +72,7 @@ SCALES, PAIRS, FACTORS = 16, 8, 2
 """Room in a tile, for each row."""
 
 
-FETCHED = 512
+FETCHED = 64
 """Bytes that `fetch` is for."""
 
 
@@ -104,6 +110,11 @@ def load_bytes(block: Rows, at: int) -> Lanes:
     return block[:, at : at + 16]
 
 
+def load_long(block: Rows, at: int) -> Lanes:
+    """Bytes at .. at + 32 of each row."""
+    return block[:, at : at + 32]
+
+
 def quad(value: Lanes, i: int) -> Lanes:
     """Bytes 4i .. 4i + 4 of each row."""
     return value[:, 4 * i : 4 * i + 4]
@@ -118,11 +129,6 @@ def bits_at(value: Lanes, at: int, worth: int) -> Lanes:
     """16 bytes of each row: `worth` where bit at, at + 1, ... of its bytes is set, else 0."""
     bits: Lanes = np.unpackbits(value[:, at // 8 : at // 8 + 2], axis=1, bitorder="little")
     return bits * np.uint8(worth)
-
-
-def byte_at(value: Lanes, i: int) -> Lanes:
-    """Byte i of each row, as a number."""
-    return value[:, i].astype(np.int32)
 
 
 def short_at(value: Lanes, i: int) -> Lanes:
@@ -151,19 +157,49 @@ def products_at(memory: Rows, i: int, columns: Columns) -> Tile:
     return tile
 
 
+def groups_at(memory: Rows, i: int, columns: Columns) -> Tile:
+    """The same for super-blocks, whose levels are unpacked and multiplied in few rows at a time."""
+    tile: Tile = memory[i]
+    return tile
+
+
+def parts(tile: Tile) -> int:
+    """How many groups its rows are unpacked in."""
+    return 1
+
+
+def part_at(tile: Tile, i: int) -> Tile:
+    """What group i writes to."""
+    return tile
+
+
+def rows_at(block: Rows, tile: Tile, i: int) -> Rows:
+    """The rows of group i."""
+    return block
+
+
+def put_part(tile: Tile, i: int, part: Tile) -> None:
+    """Group i is complete."""
+
+
 def put_bytes(tile: Tile, at: int, value: Lanes) -> None:
-    """The levels of elements at .. at + 16 of each row, up to 63."""
-    tile.levels[:, at : at + 16] = value
+    """The levels of 16 or 32 elements of each row from `at` on, up to 63."""
+    tile.levels[:, at : at + value.shape[1]] = value
 
 
 def put_large_bytes(tile: Tile, at: int, value: Lanes) -> None:
     """The same for levels above 63."""
-    tile.levels[:, at : at + 16] = value
+    tile.levels[:, at : at + value.shape[1]] = value
 
 
-def put_scale(tile: Tile, j: int, value: Lanes) -> None:
-    """Scale j of each row, as int32."""
-    tile.scales[j] = value
+def put_16_scales(tile: Tile, first: Lanes, second: Lanes, third: Lanes, fourth: Lanes) -> None:
+    """The bytes of each row that levels are multiplied with, one for each 16 elements."""
+    tile.scales[:] = np.concatenate([first, second, third, fourth], 1).T
+
+
+def put_8_scales(tile: Tile, first: Lanes, second: Lanes) -> None:
+    """The same, one for each 32 elements."""
+    tile.scales[:8] = np.concatenate([first, second], 1).T
 
 
 def put_factor(tile: Tile, i: int, value: Lanes) -> None:
@@ -226,11 +262,6 @@ def no_floats(like: Lanes) -> Lanes:
     return np.zeros(like.shape, np.float32)
 
 
-def scale(tile: Tile, j: int) -> Lanes:
-    """Scale j of each row."""
-    return tile.scales[j]
-
-
 def factor(tile: Tile, i: int) -> Lanes:
     """Factor i of each row."""
     return tile.factors[i]
@@ -249,6 +280,14 @@ def dots(like: Lanes, tile: Tile, at: int, n: int, top: int, columns: Columns, s
     """
     x = columns["q"][c : c + len(like), at : at + n].astype(np.float32)
     return (x @ tile.levels[:, at : at + n].T.astype(np.float32)).astype(np.int32)
+
+
+def scaled_dots(like: Lanes, tile: Tile, n: int, top: int, columns: Columns, size: int, c: int) -> Lanes:
+    """The sums of scale * level * activation over blocks of `size` elements, a scale for each n of them."""
+    total = no_sums(like)
+    for j in range(size // n):
+        total = total + dots(like, tile, n * j, n, top, columns, size, c) * tile.scales[j]
+    return total
 
 
 def dot_pairs(like: Lanes, tile: Tile, n: int, columns: Columns, size: int, c: int) -> Lanes:

@@ -12,14 +12,26 @@ from functools import reduce
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin
 from numba.extending import register_model
 
 from kquant.kernels import lanes, products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import LanesType, teach
-from kquant.kernels.simd_sums import FEW, MANY, WORDS, dots, everywhere, load, offset, pair_dots, store
+from kquant.kernels.simd_sums import (
+    FEW,
+    I64,
+    MANY,
+    WORDS,
+    add_scaled,
+    dots,
+    everywhere,
+    load,
+    offset,
+    pair_dots,
+    store,
+)
 from kquant.kernels.simd_tiles import (
     FACTORS,
     LEVELS,
@@ -58,7 +70,8 @@ def _columns_of(builder: Any, sums: Any) -> list[Any]:
     return [builder.extract_value(sums, c) for c in range(sums.type.count)]
 
 
-def _sums(builder: Any, columns: Sequence[Any]) -> Any:
+def sums_of(builder: Any, columns: Sequence[Any]) -> Any:
+    """A vector of rows for each column, as one value."""
     value = ir.Constant(ir.ArrayType(columns[0].type, len(columns)), ir.Undefined)
     for c, column in enumerate(columns):
         value = builder.insert_value(value, column, c)
@@ -68,7 +81,7 @@ def _sums(builder: Any, columns: Sequence[Any]) -> Any:
 def _columns(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     place = in_array(context, builder, sig.args[0], args[0], times(builder, args[1], QUAD))
     out = sig.return_type
-    return _sums(
+    return sums_of(
         builder,
         [load(builder, offset(builder, place, QUAD * c), out.of_rows.llvm) for c in range(out.columns)],
     )
@@ -127,7 +140,7 @@ def _arithmetic(function: Any, floats: str, integers: str) -> None:
             _columns_of(builder, value) if t == out else [value] * out.columns
             for t, value in zip(sig.args, args, strict=True)
         )
-        return _sums(builder, [emit(*both) for both in zip(x, y, strict=True)])
+        return sums_of(builder, [emit(*both) for both in zip(x, y, strict=True)])
 
     teach(function, typer, (SumsType, SumsType), (SumsType, LanesType), (LanesType, SumsType))(lowering)
 
@@ -143,7 +156,7 @@ def _as_float_type(value: Any) -> Any:
 
 def _as_float(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     kind = sig.return_type.of_rows.llvm
-    return _sums(builder, [builder.sitofp(column, kind) for column in _columns_of(builder, args[0])])
+    return sums_of(builder, [builder.sitofp(column, kind) for column in _columns_of(builder, args[0])])
 
 
 teach(lanes.as_float, _as_float_type, (SumsType,))(_as_float)
@@ -152,21 +165,16 @@ teach(lanes.as_float, _as_float_type, (SumsType,))(_as_float)
 # ---------------------------------------------------------------- rows times columns
 
 
-def _of_rows(part: int) -> Callable[..., Any]:
-    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = in_tile(builder, args[0], part, times(builder, args[1], QUAD))
-        return load(builder, place, sig.return_type.llvm)
-
-    return lowering
+def _factor(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place = in_tile(builder, args[0], FACTORS, times(builder, args[1], QUAD))
+    return load(builder, place, sig.return_type.llvm)
 
 
-for _word, _first, _element in ((products.scale, SCALES, "int32"), (products.factor, FACTORS, "float32")):
-    _kind = LanesType(_element, ROWS)
-    teach(
-        _word,
-        lambda *args, kind=_kind: (kind, args[0], types.intp),
-        *((tile, types.Integer) for tile in TILES),
-    )(_of_rows(_first))
+teach(
+    products.factor,
+    lambda *args: (LanesType("float32", ROWS), args[0], types.intp),
+    *((tile, types.Integer) for tile in TILES),
+)(_factor)
 
 
 def _record(size: int) -> tuple[int, int, int]:
@@ -183,7 +191,7 @@ def _by_column(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     at = (
         load(builder, offset(builder, first, step * c), out.of_rows.llvm.element) for c in range(out.columns)
     )
-    return _sums(builder, [everywhere(builder, value) for value in at])
+    return sums_of(builder, [everywhere(builder, value) for value in at])
 
 
 teach(
@@ -204,12 +212,12 @@ def _dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     step = _record(size)[2]
     levels = _words(builder, in_tile(builder, tile, LEVELS, times(builder, at, ROWS)), n // 4)
     q = offset(builder, columns, times(builder, c, step), at)
-    return _sums(builder, dots(builder, levels, q, sig.return_type.columns, step, top))
+    return sums_of(builder, dots(builder, levels, q, sig.return_type.columns, step, top))
 
 
 def _found_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     place = in_tile(builder, args[1], LEVELS, times(builder, args[2], QUAD // 16))
-    return _sums(builder, [reduce(builder.add, _words(builder, place, sig.args[3].literal_value // 16))])
+    return sums_of(builder, [reduce(builder.add, _words(builder, place, sig.args[3].literal_value // 16))])
 
 
 _REST = (types.Integer, LITERAL, LITERAL, PlaceType, LITERAL, types.Integer)
@@ -221,13 +229,51 @@ teach(
 lower_builtin(products.dots, SumsType, ProductsType, *_REST)(_found_dots)
 
 
+def _scaled_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """A loop over the scales."""
+    tile, columns, c = args[1], args[4], args[6]
+    n, top, size = (sig.args[k].literal_value for k in (2, 3, 5))
+    count, step = sig.return_type.columns, _record(size)[2]
+    first = offset(builder, columns, times(builder, c, step))
+    totals = [cgutils.alloca_once(builder, WORDS) for _ in range(count)]
+    for total in totals:
+        builder.store(ir.Constant(WORDS, None), total)
+    with cgutils.for_range(builder, I64(size // n)) as loop:
+        scale = load(builder, in_tile(builder, tile, SCALES, times(builder, loop.index, QUAD)), WORDS)
+        place = in_tile(builder, tile, LEVELS, times(builder, loop.index, n * ROWS))
+        levels, q = _words(builder, place, n // 4), offset(builder, first, times(builder, loop.index, n))
+        values = [builder.load(total) for total in totals]
+        values = add_scaled(builder, values, levels, scale, q, step, top)
+        for total, value in zip(totals, values, strict=True):
+            builder.store(value, total)
+    return sums_of(builder, [builder.load(total) for total in totals])
+
+
+def _found_scaled_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The sums of 16 products have been found before."""
+    n, size = (sig.args[k].literal_value for k in (2, 5))
+    found = _words(builder, in_tile(builder, args[1], LEVELS), size // 16)
+    scales = _words(builder, in_tile(builder, args[1], SCALES), size // n)
+    parts = [builder.mul(value, scales[16 * i // n]) for i, value in enumerate(found)]
+    return sums_of(builder, [reduce(builder.add, parts)])
+
+
+_SCALED = (LITERAL, LITERAL, PlaceType, LITERAL, types.Integer)
+teach(
+    products.scaled_dots,
+    lambda *args: (SumsType("int32", args[0].columns), *args[:6], types.intp),
+    (SumsType, PlaceType, *_SCALED),
+)(_scaled_dots)
+lower_builtin(products.scaled_dots, SumsType, ProductsType, *_SCALED)(_found_scaled_dots)
+
+
 def _dot_pairs(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _, tile, _, columns, _, c = args
     n, size = (sig.args[k].literal_value for k in (2, 4))
     sums, _, step = _record(size)
     first = offset(builder, columns, sums, times(builder, c, step))
     weights = _words(builder, in_tile(builder, tile, PAIRS), n)
-    return _sums(builder, pair_dots(builder, weights, first, sig.return_type.columns, step))
+    return sums_of(builder, pair_dots(builder, weights, first, sig.return_type.columns, step))
 
 
 teach(

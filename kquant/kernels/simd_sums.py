@@ -21,7 +21,8 @@ from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32
 
 __all__ = [
-    *("FEW", "I8", "I16", "I64", "MANY", "WORDS"),
+    *("FEW", "HAS_VNNI", "I8", "I16", "I64", "MANY", "WORDS"),
+    *("add_pairs_of_bytes", "add_pairs_of_shorts", "add_scaled", "spread_short"),
     *("dots", "everywhere", "load", "offset", "pair_dots", "shuffle", "store"),
 ]
 
@@ -30,6 +31,8 @@ llvm.initialize_native_asmparser()  # for the instructions that are written out 
 I8, I16, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(64)
 OCTETS, SHORTS, WORDS = ir.VectorType(I8, 4 * ROWS), ir.VectorType(I16, 2 * ROWS), ir.VectorType(I32, ROWS)
 """Four bytes of each row, as what they are taken for."""
+FEW_PRODUCTS = 16
+"""Whose sum may fit 16 bits."""
 HALF = ROWS // 2
 """Rows in a register of AVX2."""
 
@@ -94,6 +97,28 @@ def dots(builder: Any, weights: Sequence[Any], q: Any, columns: int, step: int, 
         return _at_once(builder, "vpdpbusd", weights, q, columns, step)
     emit = _dots_in_pairs if HAS_AVX2 else _dots_spelled_out
     return [emit(builder, weights, _quads(builder, q, len(weights), step * c), top) for c in range(columns)]
+
+
+def add_scaled(
+    builder: Any, totals: list[Any], weights: Sequence[Any], scale: Any, first: Any, step: int, top: int
+) -> list[Any]:
+    """For each column, the total and the scale times the sum of the products of bytes: see `dots`."""
+    columns = len(totals)
+    if not HAS_VNNI or top * FEW_PRODUCTS * 128 > 32767:
+        sums = dots(builder, weights, first, columns, step, top)
+        return [
+            builder.add(total, builder.mul(value, scale)) for total, value in zip(totals, sums, strict=True)
+        ]
+    low = builder.and_(scale, ir.Constant(WORDS, [0xFFFF] * ROWS))  # a pair of int16, the second of them zero
+    signature = ir.FunctionType(WORDS, [WORDS, WORDS, WORDS])
+    for at in range(0, len(weights), FEW_PRODUCTS // 4):
+        some, q = weights[at : at + FEW_PRODUCTS // 4], offset(builder, first, 4 * at)
+        sums = _at_once(builder, "vpdpbusd", some, q, columns, step)
+        totals = [
+            builder.asm(signature, "vpdpwssd $3, $2, $0", "=v,0,v,v", [total, value, low], True)
+            for total, value in zip(totals, sums, strict=True)
+        ]
+    return totals
 
 
 def _quads(builder: Any, first: Any, n: int, distance: int) -> list[Any]:
@@ -203,3 +228,32 @@ def _pairs_spelled_out(builder: Any, x: Any, y: Any) -> Any:
     wide = ir.VectorType(I32, 2 * ROWS)
     product = builder.mul(*(builder.sext(builder.bitcast(v, SHORTS), wide) for v in (x, y)))
     return builder.add(*(shuffle(builder, product, product, range(k, 2 * ROWS, 2)) for k in (0, 1)))
+
+
+# ---------------------------------------------------------------- rows that lie side by side
+
+
+def add_pairs_of_bytes(builder: Any, levels: Any, x: Any) -> Any:
+    """int16: level * activation, two neighbours added; AVX2's half of it or all of AVX-512's."""
+    name = "llvm.x86.avx512.pmaddubs.w.512" if levels.type.count == 64 else "llvm.x86.avx2.pmadd.ub.sw"
+    return _intrinsic(builder, name, ir.VectorType(I16, levels.type.count // 2), levels, x)
+
+
+def add_pairs_of_shorts(builder: Any, total: Any, x: Any, y: Any) -> Any:
+    """int32: the total and x * y, two neighbours added."""
+    if HAS_VNNI:
+        signature = ir.FunctionType(total.type, [total.type, x.type, y.type])
+        return builder.asm(signature, "vpdpwssd $3, $2, $0", "=v,0,v,v", [total, x, y], False)
+    return builder.add(total, _intrinsic(builder, "llvm.x86.avx2.pmadd.wd", total.type, x, y))
+
+
+def spread_short(builder: Any, value: Any, i: Any) -> Any:
+    """Number i of the eight int16 in each quarter or half, in all places there."""
+    n = 2 * value.type.count
+    octets = ir.VectorType(I8, n)
+    name = "llvm.x86.avx512.pshuf.b.512" if n == 64 else "llvm.x86.avx2.pshuf.b"
+    at = builder.trunc(builder.shl(i, I64(1)), I8)
+    first = builder.insert_element(ir.Constant(octets, ir.Undefined), at, I32(0))
+    order = builder.add(shuffle(builder, first, first, [0] * n), ir.Constant(octets, [0, 1] * (n // 2)))
+    found = _intrinsic(builder, name, octets, builder.bitcast(value, octets), order)
+    return builder.bitcast(found, value.type)

@@ -34,6 +34,8 @@ class BlockType(types.Type):
     """The Numba type of `block_from`: where the first row's block is, and how far it is to the next row's."""
 
     llvm = ir.LiteralStructType([I8.as_pointer(), I64])
+    width = 32 * ROWS
+    """Bytes of `load_long`."""
 
 
 class PlaceType(types.Type):
@@ -48,16 +50,23 @@ class ProductsType(types.Type):
     llvm = ir.LiteralStructType([I8.as_pointer(), I8.as_pointer()])
 
 
+class GroupsType(types.Type):
+    """The Numba type of `groups_at`: the same."""
+
+    llvm = ProductsType.llvm
+
+
 @register_model(BlockType)
 @register_model(PlaceType)
 @register_model(ProductsType)
+@register_model(GroupsType)
 class PrimitiveModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
 _PLACE, _PRODUCTS = PlaceType("place"), ProductsType("products")
-TILES = PlaceType, ProductsType
+TILES = PlaceType, ProductsType, GroupsType
 
 
 def in_array(context: Any, builder: Any, array_type: Any, array: Any, *distances: Any) -> Any:
@@ -69,6 +78,12 @@ def in_array(context: Any, builder: Any, array_type: Any, array: Any, *distances
 def times(builder: Any, value: Any, factor: int) -> Any:
     """An integer times a constant."""
     return builder.mul(value, ir.Constant(value.type, factor))
+
+
+def pair_of(builder: Any, kind: Any, first: Any, second: Any) -> Any:
+    """A structure of two values."""
+    both = builder.insert_value(ir.Constant(kind, ir.Undefined), first, 0)
+    return builder.insert_value(both, second, 1)
 
 
 def row_step(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
@@ -89,8 +104,7 @@ def _block_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     w, row, at = args
     stride = row_step(context, builder, sig.args[0], w)
     first = in_array(context, builder, sig.args[0], w, builder.mul(row, stride), at)
-    block = ir.Constant(BlockType.llvm, ir.Undefined)
-    return builder.insert_value(builder.insert_value(block, first, 0), stride, 1)
+    return pair_of(builder, BlockType.llvm, first, stride)
 
 
 teach(
@@ -118,11 +132,11 @@ def _joined(builder: Any, vectors: Sequence[Any]) -> Any:
 def _load_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """16 bytes of each row, turned: register i holds bytes 4i .. 4i + 4 of all rows."""
     rows = [load(builder, pointer, ir.VectorType(I32, 4)) for pointer in _row_pointers(builder, *args)]
-    turned = _turned(builder, [_joined(builder, rows[k::4]) for k in range(4)])
-    return builder.bitcast(_joined(builder, turned), sig.return_type.llvm)
+    words = turned(builder, [_joined(builder, rows[k::4]) for k in range(4)])
+    return builder.bitcast(_joined(builder, words), ir.VectorType(I8, 16 * ROWS))
 
 
-def _turned(builder: Any, rows: list[Any]) -> list[Any]:
+def turned(builder: Any, rows: Sequence[Any]) -> list[Any]:
     """The transpose of the 4 x 4 words in each quarter of four registers."""
 
     def merged(a: Any, b: Any, lanes: Sequence[int]) -> Any:
@@ -140,6 +154,18 @@ teach(
     lambda *args: (LanesType("uint8", 16 * ROWS), args[0], types.intp),
     (BlockType, types.Integer),
 )(_load_bytes)
+
+
+def _load_long(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    halves = [_load_bytes(context, builder, sig, [args[0], builder.add(args[1], I64(at))]) for at in (0, 16)]
+    return _joined(builder, halves)
+
+
+teach(
+    products.load_long,
+    lambda *args: (LanesType("uint8", args[0].width), args[0], types.intp),
+    (BlockType, types.Integer),
+)(_load_long)
 
 
 def _fetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -195,23 +221,23 @@ teach(
 )(_bits_at)
 
 
-def _number_at(bits: int) -> Callable[..., Any]:
-    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        i = sig.args[1].literal_value
-        words = builder.bitcast(_quad_of(builder, args[0], i), WORDS)
-        top = builder.shl(words, ir.Constant(WORDS, [32 - bits - 8 * (i % 4)] * ROWS))
-        shift = builder.ashr if sig.args[0].element == "int8" else builder.lshr
-        return shift(top, ir.Constant(WORDS, [32 - bits] * ROWS))
-
-    return lowering
+def _number(builder: Any, kind: Any, value: Any, i: int, bits: int) -> Any:
+    """So many bits from byte i of each row on, as int32."""
+    words = builder.bitcast(_quad_of(builder, value, i), WORDS)
+    top = builder.shl(words, ir.Constant(WORDS, [32 - bits - 8 * (i % 4)] * ROWS))
+    shift = builder.ashr if kind.element == "int8" else builder.lshr
+    return shift(top, ir.Constant(WORDS, [32 - bits] * ROWS))
 
 
-def _number_type(*args: Any) -> Any:
-    return LanesType("int32", ROWS), *args
+def _short_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return _number(builder, sig.args[0], args[0], sig.args[1].literal_value, 16)
 
 
-teach(products.byte_at, _number_type, (LanesType, types.IntegerLiteral))(_number_at(8))
-teach(products.short_at, _number_type, (LanesType, types.IntegerLiteral))(_number_at(16))
+teach(
+    products.short_at,
+    lambda *args: (LanesType("int32", ROWS), *args),
+    (LanesType, types.IntegerLiteral),
+)(_short_at)
 
 
 # ---------------------------------------------------------------- what is kept of a block for all columns
@@ -222,20 +248,18 @@ LEVELS = SCALES + products.SCALES * QUAD
 """Where a tile has its parts; the largest is the last."""
 
 
-def _in_memory(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def in_memory(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     stride = row_step(context, builder, sig.args[0], args[0])
     return in_array(context, builder, sig.args[0], args[0], builder.mul(args[1], stride))
 
 
 _word: Any
 for _word in (products.tile_at, products.columns_at):
-    teach(_word, lambda *args: (_PLACE, args[0], types.intp), (types.Array, types.Integer))(_in_memory)
+    teach(_word, lambda *args: (_PLACE, args[0], types.intp), (types.Array, types.Integer))(in_memory)
 
 
 def _products_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    both = ir.Constant(ProductsType.llvm, ir.Undefined)
-    tile = _in_memory(context, builder, sig, args[:2])
-    return builder.insert_value(builder.insert_value(both, tile, 0), args[2], 1)
+    return pair_of(builder, ProductsType.llvm, in_memory(context, builder, sig, args[:2]), args[2])
 
 
 teach(
@@ -281,8 +305,22 @@ def _multiply(top: int) -> Callable[..., Any]:
 for _word, _top in ((products.put_bytes, 63), (products.put_large_bytes, 255)):
     teach(_word, nothing, (PlaceType, types.Integer, LanesType))(_put(LEVELS, ROWS))
     lower_builtin(_word, ProductsType, types.Integer, LanesType)(_multiply(_top))
-for _word, _first in ((products.put_scale, SCALES), (products.put_factor, FACTORS)):
-    teach(_word, nothing, *((tile, types.Integer, LanesType) for tile in TILES))(_put(_first, QUAD))
+teach(products.put_factor, nothing, *((tile, types.Integer, LanesType) for tile in TILES))(
+    _put(FACTORS, QUAD)
+)
+
+
+def _put_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """As int32, which they multiply."""
+    for j in range(4 * (len(args) - 1)):
+        value = _number(builder, sig.args[1], args[1 + j // 4], j % 4, 8)
+        store(builder, in_tile(builder, args[0], SCALES + QUAD * j), value)
+    return context.get_dummy_value()
+
+
+for _tile in (PlaceType, ProductsType):
+    teach(products.put_16_scales, nothing, (_tile, *(LanesType,) * 4))(_put_scales)
+    teach(products.put_8_scales, nothing, (_tile, *(LanesType,) * 2))(_put_scales)
 
 
 def _put_pair(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -15,9 +15,9 @@ import kquant
 from kquant import KQuantError, NonFiniteError, QuantizedTensor, ShapeError, UnsupportedTypeError
 from kquant.dot import vec_dot, vec_dot_type
 from kquant.formats import room
-from kquant.kernels.products import ROWS
+from kquant.kernels.products import ROWS, groups_at, products_at
 from kquant.matmul import matmul
-from kquant.multiply import columns_of, empty_tile, multiply_tiles
+from kquant.multiply import columns_of, empty_tile, multiply_column, multiply_tiles
 from kquant.types import TensorType
 
 K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
@@ -143,13 +143,15 @@ def test_independent_of_slabs() -> None:
 @pytest.mark.parametrize("type", ["Q3_K", "Q4_1"])
 def test_the_loops_over_tiles_as_they_stand(type: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     codec, partner = room(TensorType[type]), vec_dot_type(type)
-    monkeypatch.setattr("kquant.multiply.unpack_rows", codec.unpack_rows)
-    monkeypatch.setattr("kquant.multiply.add", codec.add)
+    for word in ("unpack_scales", "unpack_levels", "add"):
+        monkeypatch.setattr(f"kquant.multiply.{word}", getattr(codec, word))
+    monkeypatch.setattr("kquant.multiply.column_tile", groups_at if type == "Q3_K" else products_at)
     w, x = packed(type, 20, 512), normal(columns, 512, seed=1)
     given = columns_of(kquant.quantize(x, partner), partner)
     tiles = [empty_tile(codec, ROWS) for _ in range(256 // codec.TYPE.block_size)]
     acc, out = np.zeros((columns, ROWS), np.float32), np.empty((columns, 20), np.float32)
-    multiply_tiles(w.data, given, tiles, acc, codec.TYPE.type_size, True, columns, 1, out)  # type: ignore[arg-type]
+    loops = multiply_column if columns == 1 else multiply_tiles
+    loops(w.data, given, tiles, acc, codec.TYPE.type_size, True, columns, 1, out)  # type: ignore[arg-type]
     np.testing.assert_array_equal(out, x @ w.T)
 
 

@@ -1,0 +1,242 @@
+"""Teaches Numba the part of `kquant.kernels.products` for one column: rows are multiplied as they are read.
+
+No bytes are turned: a register holds 32 bytes of one row, or of each of two, and is multiplied with the same
+bytes of activations.  At the end of a super-block the eight lanes of each row's sums become one.  Imported by
+`kquant.kernels.jit` only, when the first kernel is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.imputils import lower_builtin
+from numba.extending import register_model
+
+from kquant.kernels import products
+from kquant.kernels.products import ROWS
+from kquant.kernels.simd import I32, LanesType, teach
+from kquant.kernels.simd_products import SumsType, sums_of
+from kquant.kernels.simd_sums import (
+    HAS_VNNI,
+    I8,
+    I16,
+    I64,
+    add_pairs_of_bytes,
+    add_pairs_of_shorts,
+    load,
+    offset,
+    shuffle,
+    spread_short,
+    store,
+)
+from kquant.kernels.simd_tiles import (
+    LEVELS,
+    LITERAL,
+    QUAD,
+    SCALES,
+    BlockType,
+    GroupsType,
+    PlaceType,
+    PrimitiveModel,
+    ProductsType,
+    in_memory,
+    in_tile,
+    nothing,
+    pair_of,
+    times,
+    turned,
+)
+
+PER = 2 if HAS_VNNI else 1
+"""Rows in a group: what fits a register."""
+LONG = 32
+"""Bytes of a row in a register."""
+ACC = ir.VectorType(I32, PER * LONG // 4)
+SHORTS = ir.VectorType(I16, PER * LONG // 2)
+
+
+class GroupRowsType(types.Type):
+    """The Numba type of `rows_at`: where the first row's block is, and how far it is to the second row's."""
+
+    llvm = ir.LiteralStructType([I8.as_pointer(), I64])
+    width = PER * LONG
+
+
+class GroupType(types.Type):
+    """The Numba type of `part_at`: the sums, each row's 16 scales, and where the column's block is."""
+
+    llvm = ir.LiteralStructType([ACC.as_pointer(), SHORTS, I8.as_pointer()])
+
+
+for _kind in (GroupRowsType, GroupType):
+    register_model(_kind)(PrimitiveModel)
+_ROWS, _GROUP, _GROUPS = GroupRowsType("group rows"), GroupType("group"), GroupsType("groups")
+
+
+# ---------------------------------------------------------------- which rows
+
+
+def _rows_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """One row, or two: 0 and 4, ..., 8 and 12, ... come out of `_summed` in order."""
+    block, _, row = args
+    first, stride = (builder.extract_value(block, at) for at in (0, 1))
+    if PER == 2:
+        row = builder.add(row, builder.and_(row, I64(4)))
+    place = offset(builder, first, builder.mul(row, stride))
+    return pair_of(builder, GroupRowsType.llvm, place, times(builder, stride, 4))
+
+
+def _is_grouped(tile: Any) -> bool:
+    return isinstance(tile, GroupsType)
+
+
+teach(
+    products.rows_at,
+    lambda *args: (_ROWS if _is_grouped(args[1]) else args[0], args[0], args[1], types.intp),
+    (BlockType, GroupsType, types.Integer),
+)(_rows_at)
+lower_builtin(products.rows_at, BlockType, ProductsType, types.Integer)(lambda *given: given[-1][0])
+
+
+def _load_long(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    first, distance = (builder.extract_value(args[0], at) for at in (0, 1))
+    place, kind = offset(builder, first, args[1]), ir.VectorType(I8, LONG)
+    rows = [load(builder, offset(builder, place, times(builder, distance, i)), kind) for i in range(PER)]
+    return shuffle(builder, rows[0], rows[-1], range(PER * LONG))
+
+
+lower_builtin(products.load_long, GroupRowsType, types.Integer)(_load_long)
+
+
+# ---------------------------------------------------------------- what groups share
+
+
+def _groups_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return pair_of(builder, GroupsType.llvm, in_memory(context, builder, sig, args[:2]), args[2])
+
+
+teach(
+    products.groups_at,
+    lambda *args: (_GROUPS, args[0], types.intp, args[2]),
+    (types.Array, types.Integer, PlaceType),
+)(_groups_at)
+teach(products.parts, lambda tile: (types.intp, tile), (GroupsType,))(lambda *_: I64(ROWS // PER))
+lower_builtin(products.parts, ProductsType)(lambda *_: I64(1))
+
+
+def _put_scales(builder: Any, tile: Any, quads: list[Any], order: list[int]) -> Any:
+    """Each row's 16 bytes in this order, as int16, group after group."""
+    words, octets = ir.VectorType(I32, ROWS), ir.VectorType(I8, QUAD)
+    for k, value in enumerate(turned(builder, [builder.bitcast(q, words) for q in quads])):
+        rows = builder.bitcast(value, octets)  # k, k + 4, k + 8, k + 12
+        for four in range(0, ROWS // 4, PER):
+            lanes = [16 * row + at for row in range(four, four + PER) for at in order]
+            scales = builder.sext(shuffle(builder, rows, rows, lanes), SHORTS)
+            group = (four // PER * 4 + k) * PER * LONG
+            store(builder, in_tile(builder, tile, SCALES + group), scales)
+
+
+def _put_16_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The 32 elements in a register have two scales, one of each half of a row's."""
+    _put_scales(builder, args[0], args[1:], [*range(0, 16, 2), *range(1, 16, 2)])
+    return context.get_dummy_value()
+
+
+def _put_8_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _put_scales(builder, args[0], [*args[1:], *args[1:]], [*range(16)])
+    return context.get_dummy_value()
+
+
+lower_builtin(products.put_16_scales, GroupsType, *(LanesType,) * 4)(_put_16_scales)
+lower_builtin(products.put_8_scales, GroupsType, *(LanesType,) * 2)(_put_8_scales)
+
+
+# ---------------------------------------------------------------- a group
+
+
+def _part_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    scales = load(builder, in_tile(builder, args[0], SCALES, times(builder, args[1], PER * LONG)), SHORTS)
+    sums = cgutils.alloca_once(builder, ACC)
+    builder.store(ir.Constant(ACC, None), sums)
+    part = ir.Constant(GroupType.llvm, ir.Undefined)
+    for i, value in enumerate((sums, scales, builder.extract_value(args[0], 1))):
+        part = builder.insert_value(part, value, i)
+    return part
+
+
+teach(
+    products.part_at,
+    lambda *args: (_GROUP if _is_grouped(args[0]) else args[0], args[0], types.intp),
+    (GroupsType, types.Integer),
+)(_part_at)
+lower_builtin(products.part_at, ProductsType, types.Integer)(lambda *given: given[-1][0])
+
+
+def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The levels times the activations, in pairs; these times the scales, to the sums."""
+    part, at, levels = args
+    sums, scales, q = (builder.extract_value(part, i) for i in range(3))
+    x = load(builder, offset(builder, q, at), ir.VectorType(I8, LONG))
+    x.set_metadata("invariant.load", builder.module.add_metadata([]))  # all groups share registers
+    pairs = add_pairs_of_bytes(builder, levels, shuffle(builder, x, x, [*range(LONG)] * PER))
+    spread = spread_short(builder, scales, builder.lshr(at, I64(5)))
+    builder.store(add_pairs_of_shorts(builder, builder.load(sums), pairs, spread), sums)
+    return context.get_dummy_value()
+
+
+lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_bytes)
+
+
+def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    tile, i, part = args
+    place = in_tile(builder, tile, LEVELS, times(builder, i, PER * LONG))
+    store(builder, place, builder.load(builder.extract_value(part, 0)))
+    return context.get_dummy_value()
+
+
+teach(products.put_part, nothing, (GroupsType, types.Integer, GroupType))(_put_part)
+lower_builtin(products.put_part, ProductsType, types.Integer, ProductsType)(
+    lambda context, *_: context.get_dummy_value()
+)
+
+
+# ---------------------------------------------------------------- the sums of all groups
+
+
+def _added(builder: Any, both: Sequence[Any], first: Sequence[int], second: Sequence[int]) -> Any:
+    """Some lanes of two registers, plus as many others."""
+    a, b = both
+    return builder.add(shuffle(builder, a, b, first), shuffle(builder, a, b, second))
+
+
+def _of_four(builder: Any, four: Sequence[Any]) -> Any:
+    """In each half of a row's eight lanes, of each of four registers the sum of its lanes there."""
+    n = ACC.count
+
+    def lanes(*of_both: int) -> list[int]:
+        return [at + lane for at in range(0, n, 4) for lane in of_both]
+
+    pairs = [
+        _added(builder, both, lanes(0, n, 1, n + 1), lanes(2, n + 2, 3, n + 3))
+        for both in (four[:2], four[2:])
+    ]
+    return _added(builder, pairs, lanes(0, 1, n, n + 1), lanes(2, 3, n + 2, n + 3))
+
+
+def _summed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    places = range(LEVELS, LEVELS + ROWS * LONG, PER * LONG)
+    groups = [load(builder, in_tile(builder, args[1], place), ACC) for place in places]
+    fours = [_of_four(builder, groups[i : i + 4]) for i in range(0, len(groups), 4)]
+    low, high = (
+        [at + lane for at in range(first, 2 * ACC.count, 8) for lane in range(4)] for first in (0, 4)
+    )
+    eights = [_added(builder, fours[i : i + 2], low, high) for i in range(0, len(fours), 2)]
+    return sums_of(builder, [shuffle(builder, eights[0], eights[-1], range(ROWS))])
+
+
+lower_builtin(
+    products.scaled_dots, SumsType, GroupsType, LITERAL, LITERAL, PlaceType, LITERAL, types.Integer
+)(_summed)
