@@ -23,8 +23,7 @@ SIZE = 256
 
 @kernel
 def add_symmetric(acc: Lanes, total: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    """The total times d.  Levels are larger than they mean; the pairs make up for it."""
-    total = total - dot_pairs(acc, tile, 8, columns, SIZE, c)
+    """The total times d."""
     return acc + factor(tile, 0) * by_column(acc, columns, SIZE, 0, c) * as_float(total)
 
 

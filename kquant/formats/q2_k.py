@@ -47,10 +47,10 @@ from kquant.kernels.products import (
     half_at,
     load_bytes,
     load_long,
-    put_16_scales,
     put_bytes,
     put_factor,
     put_pair,
+    put_scales,
     quad,
     scaled_dots,
 )
@@ -151,15 +151,13 @@ def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    head, tail = load_bytes(block, SCALES), load_bytes(block, DMIN - 14)
+    minima, tail = load_bytes(block, SCALES) >> 4, load_bytes(block, DMIN - 14)
     put_factor(tile, 0, half_at(tail, 12))
     put_factor(tile, 1, half_at(tail, 14))
-    first, second, third, fourth = quad(head, 0), quad(head, 1), quad(head, 2), quad(head, 3)
-    put_16_scales(tile, first & 15, second & 15, third & 15, fourth & 15)
-    put_minima(tile, 0, first >> 4)
-    put_minima(tile, 2, second >> 4)
-    put_minima(tile, 4, third >> 4)
-    put_minima(tile, 6, fourth >> 4)
+    put_minima(tile, 0, quad(minima, 0))
+    put_minima(tile, 2, quad(minima, 1))
+    put_minima(tile, 4, quad(minima, 2))
+    put_minima(tile, 6, quad(minima, 3))
 
 
 @kernel
@@ -170,6 +168,7 @@ def put_minima(tile: Tile, j: int, m: Lanes) -> None:
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
+    put_scales(tile, load_bytes(block, SCALES) & 15, 0)
     put_half(tile, 0, load_long(block, QS))
     put_half(tile, 128, load_long(block, QS + 32))
 

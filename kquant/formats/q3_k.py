@@ -51,6 +51,7 @@ from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
     Columns,
     Tile,
+    dot_pairs,
     half_at,
     load_bytes,
     load_long,
@@ -185,7 +186,7 @@ def finish(x: Rows, levels: Rows, block: Rows) -> None:
 
 @kernel
 def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = scaled_dots(acc, tile, 16, 7, columns, 256, c)
+    total = scaled_dots(acc, tile, 16, 7, columns, 256, c) - dot_pairs(acc, tile, 8, columns, 256, c)
     return add_symmetric(acc, total, tile, columns, c)
 
 

@@ -45,14 +45,13 @@ from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
     Columns,
     Tile,
+    excess_dots,
     half_at,
     load_bytes,
     load_long,
-    put_16_scales,
     put_bytes,
     put_factor,
-    put_pair,
-    quad,
+    put_scales,
     scaled_dots,
     signed,
 )
@@ -149,31 +148,19 @@ def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
 
 @kernel
 def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = scaled_dots(acc, tile, 16, 63, columns, 256, c)
+    total = scaled_dots(acc, tile, 16, 63, columns, 256, c) - excess_dots(acc, tile, columns, 256, c)
     return add_symmetric(acc, total, tile, columns, c)
 
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    """Levels are stored 32 too large."""
     put_factor(tile, 0, half_at(load_bytes(block, D - 14), 14))
-    sc = signed(load_bytes(block, SCALES))
-    first, second, third, fourth = quad(sc, 0), quad(sc, 1), quad(sc, 2), quad(sc, 3)
-    put_16_scales(tile, first, second, third, fourth)
-    put_excess(tile, 0, first)
-    put_excess(tile, 2, second)
-    put_excess(tile, 4, third)
-    put_excess(tile, 6, fourth)
-
-
-@kernel
-def put_excess(tile: Tile, j: int, sc: Lanes) -> None:
-    put_pair(tile, j, sc, 0, 1, 5)
-    put_pair(tile, j + 1, sc, 2, 3, 5)
 
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
+    """Levels are stored 32 too large."""
+    put_scales(tile, signed(load_bytes(block, SCALES)), 32)
     put_half(tile, 0, load_long(block, QL), load_long(block, QL + 32), load_long(block, QH))
     put_half(tile, 128, load_long(block, QL + 64), load_long(block, QL + 96), load_long(block, QH + 32))
 

@@ -34,6 +34,7 @@ __all__ = [
     "columns_at",
     "dot_pairs",
     "dots",
+    "excess_dots",
     "factor",
     "fetch",
     "few_columns",
@@ -57,6 +58,7 @@ __all__ = [
     "put_pair",
     "put_part",
     "put_same",
+    "put_scales",
     "put_sums",
     "quad",
     "rows_at",
@@ -197,6 +199,13 @@ def put_16_scales(tile: Tile, first: Lanes, second: Lanes, third: Lanes, fourth:
     tile.scales[:] = np.concatenate([first, second, third, fourth], 1).T
 
 
+def put_scales(tile: Tile, value: Lanes, excess: int) -> None:
+    """The same, side by side; all levels are too large by `excess`, a power of two."""
+    tile.scales[:] = value.T
+    if excess:
+        tile.pairs[:] = (value.astype(np.int16) * excess).reshape(-1, 8, 2).swapaxes(0, 1)
+
+
 def put_8_scales(tile: Tile, first: Lanes, second: Lanes) -> None:
     """The same, one for each 32 elements."""
     tile.scales[:8] = np.concatenate([first, second], 1).T
@@ -288,6 +297,11 @@ def scaled_dots(like: Lanes, tile: Tile, n: int, top: int, columns: Columns, siz
     for j in range(size // n):
         total = total + dots(like, tile, n * j, n, top, columns, size, c) * tile.scales[j]
     return total
+
+
+def excess_dots(like: Lanes, tile: Tile, columns: Columns, size: int, c: int) -> Lanes:
+    """What `scaled_dots` is too large by, because of the levels' excess."""
+    return dot_pairs(like, tile, 8, columns, size, c)
 
 
 def dot_pairs(like: Lanes, tile: Tile, n: int, columns: Columns, size: int, c: int) -> Lanes:

@@ -8,6 +8,7 @@ bytes of activations.  At the end of a super-block the eight lanes of each row's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -56,19 +57,26 @@ LONG = 32
 """Bytes of a row in a register."""
 ACC = ir.VectorType(I32, PER * LONG // 4)
 SHORTS = ir.VectorType(I16, PER * LONG // 2)
+CHAINS = PER
+"""Sums that do not wait for one another, so far as the instruction is slow."""
+SIZE = 256
+"""Elements of a super-block."""
+_EVEN_AND_ODD = [*range(0, 16, 2), *range(1, 16, 2)]
 
 
 class GroupRowsType(types.Type):
     """The Numba type of `rows_at`: where the first row's block is, and how far it is to the second row's."""
 
     llvm = ir.LiteralStructType([I8.as_pointer(), I64])
-    width = PER * LONG
+    rows = PER
 
 
 class GroupType(types.Type):
     """The Numba type of `part_at`: the sums, each row's 16 scales, and where the column's block is."""
 
-    llvm = ir.LiteralStructType([ACC.as_pointer(), SHORTS, I8.as_pointer()])
+    llvm = ir.LiteralStructType(
+        [ir.ArrayType(ACC, CHAINS).as_pointer(), SHORTS.as_pointer(), I8.as_pointer()]
+    )
 
 
 for _kind in (GroupRowsType, GroupType):
@@ -101,14 +109,16 @@ teach(
 lower_builtin(products.rows_at, BlockType, ProductsType, types.Integer)(lambda *given: given[-1][0])
 
 
-def _load_long(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    count = sig.return_type.width
     first, distance = (builder.extract_value(args[0], at) for at in (0, 1))
-    place, kind = offset(builder, first, args[1]), ir.VectorType(I8, LONG)
+    place, kind = offset(builder, first, args[1]), ir.VectorType(I8, count // PER)
     rows = [load(builder, offset(builder, place, times(builder, distance, i)), kind) for i in range(PER)]
-    return shuffle(builder, rows[0], rows[-1], range(PER * LONG))
+    return shuffle(builder, rows[0], rows[-1], range(count))
 
 
-lower_builtin(products.load_long, GroupRowsType, types.Integer)(_load_long)
+for _word in (products.load_bytes, products.load_long):
+    lower_builtin(_word, GroupRowsType, types.Integer)(_load)
 
 
 # ---------------------------------------------------------------- what groups share
@@ -141,7 +151,7 @@ def _put_scales(builder: Any, tile: Any, quads: list[Any], order: list[int]) -> 
 
 def _put_16_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The 32 elements in a register have two scales, one of each half of a row's."""
-    _put_scales(builder, args[0], args[1:], [*range(0, 16, 2), *range(1, 16, 2)])
+    _put_scales(builder, args[0], args[1:], _EVEN_AND_ODD)
     return context.get_dummy_value()
 
 
@@ -159,10 +169,11 @@ lower_builtin(products.put_8_scales, GroupsType, *(LanesType,) * 2)(_put_8_scale
 
 def _part_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     scales = load(builder, in_tile(builder, args[0], SCALES, times(builder, args[1], PER * LONG)), SHORTS)
-    sums = cgutils.alloca_once(builder, ACC)
-    builder.store(ir.Constant(ACC, None), sums)
+    kept = [cgutils.alloca_once(builder, kind) for kind in (ir.ArrayType(ACC, CHAINS), SHORTS)]
+    builder.store(ir.Constant(ir.ArrayType(ACC, CHAINS), None), kept[0])
+    builder.store(scales, kept[1])
     part = ir.Constant(GroupType.llvm, ir.Undefined)
-    for i, value in enumerate((sums, scales, builder.extract_value(args[0], 1))):
+    for i, value in enumerate((*kept, builder.extract_value(args[0], 1))):
         part = builder.insert_value(part, value, i)
     return part
 
@@ -175,15 +186,51 @@ teach(
 lower_builtin(products.part_at, ProductsType, types.Integer)(lambda *given: given[-1][0])
 
 
+def _of_column(builder: Any, place: Any, kind: Any) -> Any:
+    """What all groups keep in a register: nothing that is stored meanwhile changes it."""
+    value = load(builder, place, kind)
+    value.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return value
+
+
+def _add(builder: Any, sums: Any, chain: Any, x: Any, y: Any) -> None:
+    place = builder.gep(sums, [I64(0), chain])
+    builder.store(add_pairs_of_shorts(builder, builder.load(place), x, y), place)
+
+
+def _put_own_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The excess of all levels is taken off the sums at once."""
+    sums, place, q = (builder.extract_value(args[0], i) for i in range(3))
+    excess = sig.args[2].literal_value
+    extended = builder.sext if sig.args[1].element == "int8" else builder.zext
+    order = [16 * row + at for row in range(PER) for at in _EVEN_AND_ODD]
+    scales = extended(shuffle(builder, args[1], args[1], order), SHORTS)
+    builder.store(scales, place)
+    if excess:
+        found = _of_column(builder, offset(builder, q, SIZE), ir.VectorType(I16, LONG // 2))
+        found = shuffle(builder, found, found, _EVEN_AND_ODD * PER)
+        times_excess = builder.shl(scales, ir.Constant(SHORTS, [excess.bit_length() - 1] * SHORTS.count))
+        less = builder.sub(ir.Constant(SHORTS, None), found)
+        _add(builder, sums, I64(CHAINS - 1), times_excess, less)
+    return context.get_dummy_value()
+
+
+lower_builtin(products.put_scales, GroupType, LanesType, LITERAL)(_put_own_scales)
+lower_builtin(products.excess_dots, SumsType, GroupsType, PlaceType, LITERAL, types.Integer)(
+    lambda context, builder, sig, args: ir.Constant(sig.return_type.llvm, None)
+)
+
+
 def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The levels times the activations, in pairs; these times the scales, to the sums."""
     part, at, levels = args
     sums, scales, q = (builder.extract_value(part, i) for i in range(3))
-    x = load(builder, offset(builder, q, at), ir.VectorType(I8, LONG))
-    x.set_metadata("invariant.load", builder.module.add_metadata([]))  # all groups share registers
+    x = _of_column(builder, offset(builder, q, at), ir.VectorType(I8, LONG))
     pairs = add_pairs_of_bytes(builder, levels, shuffle(builder, x, x, [*range(LONG)] * PER))
-    spread = spread_short(builder, scales, builder.lshr(at, I64(5)))
-    builder.store(add_pairs_of_shorts(builder, builder.load(sums), pairs, spread), sums)
+    i = builder.lshr(at, I64(5))
+    _add(
+        builder, sums, builder.and_(i, I64(CHAINS - 1)), pairs, spread_short(builder, builder.load(scales), i)
+    )
     return context.get_dummy_value()
 
 
@@ -193,7 +240,8 @@ lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_byte
 def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     tile, i, part = args
     place = in_tile(builder, tile, LEVELS, times(builder, i, PER * LONG))
-    store(builder, place, builder.load(builder.extract_value(part, 0)))
+    sums = builder.load(builder.extract_value(part, 0))
+    store(builder, place, reduce(builder.add, [builder.extract_value(sums, i) for i in range(CHAINS)]))
     return context.get_dummy_value()
 
 

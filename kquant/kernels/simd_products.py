@@ -267,13 +267,17 @@ teach(
 lower_builtin(products.scaled_dots, SumsType, ProductsType, *_SCALED)(_found_scaled_dots)
 
 
-def _dot_pairs(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    _, tile, _, columns, _, c = args
-    n, size = (sig.args[k].literal_value for k in (2, 4))
+def _pair_dots(builder: Any, out: Any, tile: Any, n: int, columns: Any, size: int, c: Any) -> Any:
     sums, _, step = _record(size)
     first = offset(builder, columns, sums, times(builder, c, step))
     weights = _words(builder, in_tile(builder, tile, PAIRS), n)
-    return sums_of(builder, pair_dots(builder, weights, first, sig.return_type.columns, step))
+    return sums_of(builder, pair_dots(builder, weights, first, out.columns, step))
+
+
+def _dot_pairs(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _, tile, _, columns, _, c = args
+    n, size = (sig.args[k].literal_value for k in (2, 4))
+    return _pair_dots(builder, sig.return_type, tile, n, columns, size, c)
 
 
 teach(
@@ -281,3 +285,16 @@ teach(
     lambda *args: (SumsType("int32", args[0].columns), *args[:5], types.intp),
     *((SumsType, tile, LITERAL, PlaceType, LITERAL, types.Integer) for tile in TILES),
 )(_dot_pairs)
+
+
+def _excess_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The pairs are the scales times the excess."""
+    _, tile, columns, _, c = args
+    return _pair_dots(builder, sig.return_type, tile, 8, columns, sig.args[3].literal_value, c)
+
+
+teach(
+    products.excess_dots,
+    lambda *args: (SumsType("int32", args[0].columns), *args[:4], types.intp),
+    *((SumsType, tile, PlaceType, LITERAL, types.Integer) for tile in (PlaceType, ProductsType)),
+)(_excess_dots)

@@ -34,8 +34,7 @@ class BlockType(types.Type):
     """The Numba type of `block_from`: where the first row's block is, and how far it is to the next row's."""
 
     llvm = ir.LiteralStructType([I8.as_pointer(), I64])
-    width = 32 * ROWS
-    """Bytes of `load_long`."""
+    rows = ROWS
 
 
 class PlaceType(types.Type):
@@ -151,7 +150,7 @@ def turned(builder: Any, rows: Sequence[Any]) -> list[Any]:
 
 teach(
     products.load_bytes,
-    lambda *args: (LanesType("uint8", 16 * ROWS), args[0], types.intp),
+    lambda *args: (LanesType("uint8", 16 * args[0].rows), args[0], types.intp),
     (BlockType, types.Integer),
 )(_load_bytes)
 
@@ -163,7 +162,7 @@ def _load_long(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 teach(
     products.load_long,
-    lambda *args: (LanesType("uint8", args[0].width), args[0], types.intp),
+    lambda *args: (LanesType("uint8", 32 * args[0].rows), args[0], types.intp),
     (BlockType, types.Integer),
 )(_load_long)
 
@@ -323,16 +322,29 @@ for _tile in (PlaceType, ProductsType):
     teach(products.put_8_scales, nothing, (_tile, *(LanesType,) * 2))(_put_scales)
 
 
-def _put_pair(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """The bytes become the upper halves of 16 bits, and then go down as far as they shall."""
-    tile, i, value = args[:3]
-    j, k, shift = (t.literal_value for t in sig.args[3:])
+def _pair(builder: Any, kind: Any, value: Any, j: int, k: int, shift: int) -> Any:
+    """Two bytes of each row become the upper halves of 16 bits, and then go down as far as they shall."""
     nothing, shorts = ir.Constant(value.type, None), ir.VectorType(I16, 2 * ROWS)
     order = [at for row in range(ROWS) for i in (j, k) for at in (value.type.count, _lane(i, row))]
     high = builder.bitcast(shuffle(builder, value, nothing, order), shorts)
-    down = builder.ashr if sig.args[2].element == "int8" else builder.lshr
-    value = down(high, ir.Constant(shorts, [8 - shift] * (2 * ROWS)))
-    store(builder, in_tile(builder, tile, PAIRS, times(builder, i, QUAD)), value)
+    down = builder.ashr if kind.element == "int8" else builder.lshr
+    return down(high, ir.Constant(shorts, [8 - shift] * (2 * ROWS)))
+
+
+def _put_pair(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    pair = _pair(builder, sig.args[2], args[2], *(t.literal_value for t in sig.args[3:]))
+    store(builder, in_tile(builder, args[0], PAIRS, times(builder, args[1], QUAD)), pair)
+    return context.get_dummy_value()
+
+
+def _put_scales_and_excess(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    tile, value, _ = args
+    kind, excess = sig.args[1], sig.args[2].literal_value
+    for j in range(16):
+        store(builder, in_tile(builder, tile, SCALES + QUAD * j), _number(builder, kind, value, j, 8))
+    for i in range(8 if excess else 0):
+        pair = _pair(builder, kind, value, 2 * i, 2 * i + 1, excess.bit_length() - 1)
+        store(builder, in_tile(builder, tile, PAIRS + QUAD * i), pair)
     return context.get_dummy_value()
 
 
@@ -345,3 +357,6 @@ def _put_same(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 _NUMBERS = (LITERAL, LITERAL, LITERAL)
 teach(products.put_pair, nothing, *((tile, types.Integer, LanesType, *_NUMBERS) for tile in TILES))(_put_pair)
 teach(products.put_same, nothing, *((tile, LITERAL) for tile in TILES))(_put_same)
+teach(products.put_scales, nothing, *((tile, LanesType, LITERAL) for tile in (PlaceType, ProductsType)))(
+    _put_scales_and_excess
+)
