@@ -48,7 +48,7 @@ def _has(*features: str) -> bool:
 
 
 HAS_VNNI, HAS_AVX2 = _has("avx512bw", "avx512vnni"), _has("avx2")
-MANY, FEW = (16, 4) if HAS_VNNI else (2, 1)
+MANY, FEW = (12, 4) if HAS_VNNI else (2, 1)
 """Columns whose sums stay in registers, and a number of them for what is left."""
 
 
