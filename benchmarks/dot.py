@@ -64,9 +64,9 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
     product = multiplier(room(t), n_columns)
 
     @numba.njit  # type: ignore[untyped-decorator]
-    def repeated(calls, w, columns, tiles, acc, size, is_far, many, few, out):  # type: ignore[no-untyped-def]
+    def repeated(calls, w, columns, tiles, acc, is_far, out):  # type: ignore[no-untyped-def]
         for _ in range(calls):
-            product(w, columns, tiles, acc, size, is_far, many, few, out)
+            product(w, columns, tiles, acc, is_far, out)
 
     return repeated
 

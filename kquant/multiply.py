@@ -91,22 +91,24 @@ def column_tile(memory: Rows, i: int, columns: Columns) -> Tile:
     raise NotImplementedError
 
 
+SIZE, MANY, FEW = 1, 1, 1
+"""Stand for the bytes of a room's block, and for what `column_count` says."""
+
+
 @kernel
-def multiply_column(
-    w: Rows, columns: Rows, tiles: Rows, acc: Rows, size: int, is_far: bool, many: int, few: int, out: Rows
-) -> None:
+def multiply_column(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool, out: Rows) -> None:
     """`multiply_tiles` for a single column: levels are multiplied as they are unpacked."""
     n_rows, n_blocks = len(w), len(columns)
     for start in range(0, n_rows, ROWS):
         row, ahead = min(start, n_rows - ROWS), min(start + ROWS, n_rows - ROWS)
         total = no_floats(one_column(acc, 0))
         for b in range(n_blocks):
-            block, column = block_from(w, row, b * size), columns_at(columns, b)
+            block, column = block_from(w, row, b * SIZE), columns_at(columns, b)
             tile = column_tile(tiles, 0, column)
             unpack_scales(block, tile)
             for i in range(parts(tile)):
                 if is_far:
-                    fetch_blocks(w, ahead, b * size, size, i, parts(tile))
+                    fetch_blocks(w, ahead, b * SIZE, SIZE, i, parts(tile))
                 part = part_at(tile, i)
                 unpack_levels(rows_at(block, tile, i), part)
                 put_part(tile, i, part)
@@ -116,9 +118,7 @@ def multiply_column(
 
 
 @kernel
-def multiply_tiles(
-    w: Rows, columns: Rows, tiles: Rows, acc: Rows, size: int, is_far: bool, many: int, few: int, out: Rows
-) -> None:
+def multiply_tiles(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool, out: Rows) -> None:
     """out[c, r] = row r of w times column c, for at least 16 rows; the last tile overlaps the one before."""
     n_rows, n_columns, n_blocks, stretch = len(w), len(out), len(columns), len(tiles)
     for start in range(0, n_rows, ROWS):
@@ -127,27 +127,27 @@ def multiply_tiles(
             n = min(stretch, n_blocks - first)
             for i in range(n):
                 if is_far:
-                    fetch_blocks(w, ahead, (first + i) * size, size, 0, 1)
-                block, tile = block_from(w, row, (first + i) * size), tile_at(tiles, i)
+                    fetch_blocks(w, ahead, (first + i) * SIZE, SIZE, 0, 1)
+                block, tile = block_from(w, row, (first + i) * SIZE), tile_at(tiles, i)
                 unpack_scales(block, tile)
                 unpack_levels(block, tile)
             c = 0
-            while c + many <= n_columns:
+            while c + MANY <= n_columns:
                 total = many_columns(acc, c)
                 if first == 0:
                     total = no_floats(total)
                 for i in range(n):
                     total = add(total, tile_at(tiles, i), columns_at(columns, first + i), c)
                 put_sums(acc, c, total)
-                c += many
-            while c + few <= n_columns:
+                c += MANY
+            while c + FEW <= n_columns:
                 some = few_columns(acc, c)
                 if first == 0:
                     some = no_floats(some)
                 for i in range(n):
                     some = add(some, tile_at(tiles, i), columns_at(columns, first + i), c)
                 put_sums(acc, c, some)
-                c += few
+                c += FEW
             while c < n_columns:
                 one = one_column(acc, c)
                 if first == 0:
@@ -170,7 +170,7 @@ def fetch_blocks(w: Rows, row: int, at: int, size: int, part: int, of: int) -> N
 
 SIGNATURE = (
     "Array(uint8, 2, 'A', readonly=True), R(uint8, 3), uint8[:, ::1], float32[:, ::1], "
-    "intp, boolean, intp, intp, Array(float32, 2, 'A')"
+    "boolean, Array(float32, 2, 'A')"
 )
 
 
@@ -198,21 +198,21 @@ def arguments(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) -> tup
         columns.view(np.uint8).reshape(*columns.shape, -1),
         aligned_empty((STRETCH // block_size, tile_bytes), np.uint8),
         aligned_empty((len(out), ROWS), np.float32),
-        codec.TYPE.type_size,
         w.nbytes > NEAR,
-        *column_count(),
         out,
     )
 
 
 def multiplier(codec: ModuleType, n_columns: int) -> Any:
     """The compiled `multiply_column` or `multiply_tiles` of a room."""
-    kernels = {name: getattr(codec, name) for name in ("unpack_scales", "unpack_levels", "add")}
+    many, few = column_count()
+    names = {"SIZE": codec.TYPE.type_size, "MANY": many, "FEW": few}
+    names |= {name: getattr(codec, name) for name in ("unpack_scales", "unpack_levels", "add")}
     name = f"{codec.TYPE.name.lower()}-multiply"
     if n_columns > 1:
-        return compiled(multiply_tiles, SIGNATURE, name, **kernels)
-    kernels["column_tile"] = groups_at if codec.TYPE.block_size == STRETCH and has_groups() else products_at
-    return compiled(multiply_column, SIGNATURE, f"{name}-column", **kernels)
+        return compiled(multiply_tiles, SIGNATURE, name, **names)
+    names["column_tile"] = groups_at if codec.TYPE.block_size == STRETCH and has_groups() else products_at
+    return compiled(multiply_column, SIGNATURE, f"{name}-column", **names)
 
 
 # ---------------------------------------------------------------- as it stands

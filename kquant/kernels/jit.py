@@ -39,7 +39,7 @@ def has_groups() -> bool:
     return HAS_AVX2
 
 
-def compiled(driver: Callable[..., Any], signature: str, name: str, **kernels: Callable[..., Any]) -> Any:
+def compiled(driver: Callable[..., Any], signature: str, name: str, **names: Any) -> Any:
     """Machine code of `driver` for one signature, out of the cache on disk where it is there.
 
     Args:
@@ -47,7 +47,7 @@ def compiled(driver: Callable[..., Any], signature: str, name: str, **kernels: C
         signature: Numba's text for its argument types, with `R` for a read-only C-contiguous array:
             "R(float32, 1), intp".
         name: Tells this use of the driver from others, in the cache.
-        kernels: What some of the names that it calls stand for.
+        names: What some names of its module stand for: kernels, or whole numbers.
     """
     with _lock:
         if name not in _ready:
@@ -56,7 +56,7 @@ def compiled(driver: Callable[..., Any], signature: str, name: str, **kernels: C
             from kquant.kernels import simd_groups, simd_half, simd_memory, simd_products  # noqa: F401  teach Numba the words
             from kquant.kernels.kernel_cache import KernelCache
 
-            function = _linked(driver, kernels)
+            function = _linked(driver, names)
             dispatcher = numba.njit(**_OPTIONS)(function)
             dispatcher._cache = KernelCache(name)
             dispatcher.compile(_parse(signature))
@@ -74,15 +74,13 @@ def _parse(signature: str) -> Any:
     return eval(f"({signature},)", {"R": read_only, **vars(nb)})  # noqa: S307
 
 
-def _linked(function: Callable[..., Any], kernels: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
+def _linked(function: Callable[..., Any], names: dict[str, Any]) -> Callable[..., Any]:
     """A copy of the function in which the kernels that it calls are compiled, and inlined, ones."""
     namespace = dict(function.__globals__)
     for name in function.__code__.co_names:
-        called: Any = kernels.get(name, namespace.get(name))
-        if getattr(called, "__kernel__", False):
-            namespace[name] = _inner(called)
-        elif name in kernels:
-            namespace[name] = called
+        value: Any = names.get(name, namespace.get(name))
+        if name in namespace:
+            namespace[name] = _inner(value) if getattr(value, "__kernel__", False) else value
     copy = types.FunctionType(function.__code__, namespace, function.__name__, function.__defaults__)
     copy.__qualname__, copy.__module__ = function.__qualname__, function.__module__
     return copy

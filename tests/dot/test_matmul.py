@@ -145,13 +145,15 @@ def test_the_loops_over_tiles_as_they_stand(type: str, columns: int, monkeypatch
     codec, partner = room(TensorType[type]), vec_dot_type(type)
     for word in ("unpack_scales", "unpack_levels", "add"):
         monkeypatch.setattr(f"kquant.multiply.{word}", getattr(codec, word))
+    for name, value in (("SIZE", codec.TYPE.type_size), ("MANY", columns)):
+        monkeypatch.setattr(f"kquant.multiply.{name}", value)
     monkeypatch.setattr("kquant.multiply.column_tile", groups_at if type == "Q3_K" else products_at)
     w, x = packed(type, 20, 512), normal(columns, 512, seed=1)
     given = columns_of(kquant.quantize(x, partner), partner)
     tiles = [empty_tile(codec, ROWS) for _ in range(256 // codec.TYPE.block_size)]
     acc, out = np.zeros((columns, ROWS), np.float32), np.empty((columns, 20), np.float32)
     loops = multiply_column if columns == 1 else multiply_tiles
-    loops(w.data, given, tiles, acc, codec.TYPE.type_size, True, columns, 1, out)  # type: ignore[arg-type]
+    loops(w.data, given, tiles, acc, True, out)  # type: ignore[arg-type]
     np.testing.assert_array_equal(out, x @ w.T)
 
 
