@@ -40,6 +40,7 @@ def test_kernels_are_kept(tmp_path: Path) -> None:
         "f16-quantize",
         "q8_0-dequantize",
         "q8_0-multiply",
+        "q8_0-multiply-column",
         "q8_0-quantize",
     ]
     assert run(tmp_path, "F16", "Q8_0").returncode == 0
@@ -53,7 +54,7 @@ def test_all_types_mean_every_kernel() -> None:
     assert (TensorType.Q8_0, "quantize_weighted") not in todo
     assert (TensorType.Q8_K, "multiply") not in todo
     assert jobs(["Q8_0", "q8_0"]) == [
-        (TensorType.Q8_0, job) for job in ("quantize", "dequantize", "multiply")
+        (TensorType.Q8_0, job) for job in ("quantize", "dequantize", "multiply", "multiply-column")
     ]
 
 
