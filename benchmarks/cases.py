@@ -22,7 +22,7 @@ FLOATS = ("F16", "BF16")
 TYPES = K_QUANTS + LEGACY + FLOATS
 
 KQUANT, GGML, GGUF, LIBGGUF, COPY = "kquant", "ggml", "gguf-py", "libgguf", "copy"
-PEAK = "peak"
+PEAK, READ = "peak", "read"
 ONE, TWO = "one thread", "two threads"
 ONE_COLUMN = "one column"
 
@@ -45,8 +45,8 @@ class Case:
     """Bytes read and written."""
     contestants: Mapping[str, Run]
     limits: Mapping[str, Run] = field(default_factory=dict)
-    """What takes part in the turns without making that array: a memory copy of `n_elements` floats, or so
-    many products of bytes in registers."""
+    """What takes part in the turns without making that array: a memory copy of `n_elements` floats, so many
+    products of bytes in registers, or one addition to each word of the same bytes in memory."""
     tolerance: float = 0
     """How far results may be apart, as a share of the largest; 0: not a bit."""
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import COPY, PEAK, Case
+from benchmarks.cases import COPY, PEAK, READ, Case
 from benchmarks.measure import Spread, Times
 
 
@@ -26,6 +26,8 @@ class Result:
     """Bytes per second of the first contestant, as a share of those of a memory copy."""
     of_peak: float | None
     """Products of bytes per second, as a share of what the core can do in registers."""
+    of_read: float | None
+    """Bytes per second, as a share of those of a loop that only reads them."""
     turns: int
     differing: list[str]
     """Contestants that made something else, and whose times therefore do not count."""
@@ -42,6 +44,7 @@ class Result:
             times_faster={name: times.ratio(first, name) for name in others},
             of_copy=None if copied is None else case.n_bytes / times.of(first).median / copied,
             of_peak=times.ratio(first, PEAK).median if PEAK in case.limits else None,
+            of_read=times.ratio(first, READ).median if READ in case.limits else None,
             turns=len(times.seconds[first]),
             differing=differing,
         )
@@ -53,8 +56,8 @@ HEADER = f"{'':32}{'Melem/s':>9}   {'of limit':>8}   times faster than (quartile
 def line(result: Result) -> str:
     """One row of the table."""
     first = next(iter(result.melem_per_s))
-    limit = result.of_peak if result.of_copy is None else result.of_copy
-    share = "" if limit is None else f"{limit:.0%}"
+    limits = (result.of_copy, result.of_peak, result.of_read)
+    share = next((f"{limit:.0%}" for limit in limits if limit is not None), "")
     ratios = [
         f"{name} {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
         for name, ratio in result.times_faster.items()

@@ -32,6 +32,7 @@ from kquant.kernels.simd_sums import (
     shuffle,
     spread_short,
     store,
+    widened_once,
 )
 from kquant.kernels.simd_tiles import (
     LEVELS,
@@ -204,7 +205,7 @@ def _put_own_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     excess = sig.args[2].literal_value
     extended = builder.sext if sig.args[1].element == "int8" else builder.zext
     order = [16 * row + at for row in range(PER) for at in _EVEN_AND_ODD]
-    scales = extended(shuffle(builder, args[1], args[1], order), SHORTS)
+    scales = widened_once(builder, extended(shuffle(builder, args[1], args[1], order), SHORTS))
     builder.store(scales, place)
     if excess:
         found = _of_column(builder, offset(builder, q, SIZE), ir.VectorType(I16, LONG // 2))

@@ -23,7 +23,7 @@ from kquant.kernels.simd import I32
 __all__ = [
     *("FEW", "HAS_VNNI", "I8", "I16", "I64", "MANY", "WORDS"),
     *("add_pairs_of_bytes", "add_pairs_of_shorts", "add_scaled", "spread_short"),
-    *("dots", "everywhere", "load", "offset", "pair_dots", "shuffle", "store"),
+    *("dots", "everywhere", "load", "offset", "pair_dots", "shuffle", "store", "widened_once"),
 ]
 
 llvm.initialize_native_asmparser()  # for the instructions that are written out below
@@ -257,3 +257,10 @@ def spread_short(builder: Any, value: Any, i: Any) -> Any:
     order = builder.add(shuffle(builder, first, first, [0] * n), ir.Constant(octets, [0, 1] * (n // 2)))
     found = _intrinsic(builder, name, octets, builder.bitcast(value, octets), order)
     return builder.bitcast(found, value.type)
+
+
+def widened_once(builder: Any, value: Any) -> Any:
+    """LLVM does not see through this: it would spread the bytes and then widen each, twice the work."""
+    if not HAS_VNNI:
+        return value
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=v,0", [value], False)
