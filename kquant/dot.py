@@ -1,8 +1,8 @@
 """Dot products of packed rows, without unpacking them to floats: integers are multiplied inside the blocks.
 
-Each room names its partner, `VEC_DOT_TYPE`, and has two kernels: `unpack_rows` unpacks a block of each of
-some rows to bytes, `add` multiplies these with blocks of activations.  Types whose block is one number are
-decoded.
+Each room names its partner, `VEC_DOT_TYPE`, and has three kernels: `unpack_scales` and `unpack_levels`
+unpack a block of each of some rows to bytes, `add` multiplies these with blocks of activations.  Types whose
+block is one number are decoded.
 """
 
 from __future__ import annotations

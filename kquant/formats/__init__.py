@@ -11,12 +11,13 @@ docstring                the formula, the bytes, a picture of the bits, the upst
 `quantize_weighted`      kernel: the same with importance weights; None where ggml ignores them
 `WHOLE_ROW`              True where the weights also need the mean square of the whole row
 `VEC_DOT_TYPE`           the type of the activations that its rows are multiplied with
-`unpack_rows`            kernel: one block of each of some rows -> a tile of bytes, for products
+`unpack_scales`          kernel: of one block of each of some rows what belongs to it as a whole -> a tile
+`unpack_levels`          kernel: the levels -> the tile, one byte each
 `add`                    kernel: a tile times a block of each of some columns, added to sums in float32
 =======================  ============================================================================
 
 The types whose block is a single number have `decode` and `encode` in the place of `dequantize`, `quantize`,
-`unpack_rows` and `add`.  A new format is a new file: nothing lists the rooms.
+`unpack_scales`, `unpack_levels` and `add`.  A new format is a new file: nothing lists the rooms.
 """
 
 from __future__ import annotations
