@@ -289,13 +289,16 @@ def _multiply(top: int) -> Callable[..., Any]:
 
     def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         tile, at, value = args
-        words = builder.bitcast(value, ir.VectorType(I32, 4 * ROWS))
+        words = builder.bitcast(value, ir.VectorType(I32, value.type.count // 4))
         quads = [
-            shuffle(builder, words, words, range(first, first + ROWS)) for first in range(0, 4 * ROWS, ROWS)
+            shuffle(builder, words, words, range(first, first + ROWS))
+            for first in range(0, words.type.count, ROWS)
         ]
         q = offset(builder, builder.extract_value(tile, 1), at)
-        (total,) = dots(builder, quads, q, 1, 0, top)
-        store(builder, in_tile(builder, tile, LEVELS, times(builder, at, QUAD // 16)), total)
+        place = in_tile(builder, tile, LEVELS, times(builder, at, QUAD // 16))
+        for i in range(0, len(quads), 4):
+            (total,) = dots(builder, quads[i : i + 4], offset(builder, q, 4 * i), 1, 0, top)
+            store(builder, offset(builder, place, QUAD * i // 4), total)
         return context.get_dummy_value()
 
     return lowering

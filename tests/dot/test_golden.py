@@ -63,6 +63,8 @@ def test_the_paths_of_other_processors_agree_bit_for_bit(path: str) -> None:
 import sys
 import numpy as np
 from dot.test_golden import INDEX, results
+from dot.test_integers import test_largest_magnitudes_do_not_overflow
+from dot.test_integers import test_largest_magnitudes_do_not_overflow_in_tiles
 from dot.test_matmul import K_QUANTS, LEGACY, normal, packed
 from kquant.kernels.simd_sums import HAS_AVX2, HAS_VNNI
 from kquant.matmul import matmul
@@ -72,7 +74,11 @@ for name in INDEX:
     np.testing.assert_array_equal(results(name, "numba"), results(name, "numpy"))
 for name in K_QUANTS + LEGACY:
     w, x = packed(name, 20, 512), normal(512, 23)
-    np.testing.assert_array_equal(matmul(w, x), matmul(w, x, execution="numpy"))
+    for columns in (x, x[:, 0]):
+        np.testing.assert_array_equal(matmul(w, columns), matmul(w, columns, execution="numpy"))
+    for execution in ("numba", "numpy"):
+        test_largest_magnitudes_do_not_overflow(name, execution)
+        test_largest_magnitudes_do_not_overflow_in_tiles(name, execution)
 """
     tests = Path(__file__).parents[1]
     folders = os.pathsep.join([str(tests.parent), str(tests)])
