@@ -198,7 +198,33 @@ teach(lanes.store_run, _store_run_type, (types.Array, types.Integer, LanesType))
 
 
 def _turn(builder: Any, rows: list[Any]) -> list[Any]:
-    """The transpose of 16 vectors of 16 elements: four rounds of pairwise interleaving."""
+    """The transpose of 16 vectors of 16 words: first within quarters of registers, then quarters as a whole.
+
+    Each round is one instruction for each vector, and overwrites none that is still needed.
+    """
+    if rows[0].type.element == ir.IntType(8):
+        return _turn_bytes(builder, rows)
+
+    def lanes(*words: int) -> list[int]:
+        return [quarter + word for quarter in range(0, TILE, 4) for word in words]
+
+    even, odd = ([at + word for at in range(first, 2 * TILE, 8) for word in range(4)] for first in (0, 4))
+    rounds = [
+        (1, lanes(0, TILE, 1, TILE + 1), lanes(2, TILE + 2, 3, TILE + 3)),
+        (2, lanes(0, 1, TILE, TILE + 1), lanes(2, 3, TILE + 2, TILE + 3)),
+        (4, even, odd),
+        (8, even, odd),
+    ]
+    for distance, low, high in rounds:
+        masks = [ir.Constant(ir.VectorType(I32, TILE), order) for order in (low, high)]
+        for i in (i for i in range(TILE) if not i & distance):
+            pair = rows[i], rows[i + distance]
+            rows[i], rows[i + distance] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+    return [rows[i & 12 | i >> 1 & 1 | i << 1 & 2] for i in range(TILE)]
+
+
+def _turn_bytes(builder: Any, rows: list[Any]) -> list[Any]:
+    """Four rounds of interleaving vectors that are far from each other."""
     distance = TILE // 2
     low = ir.Constant(ir.VectorType(I32, TILE), [i // 2 + TILE * (i % 2) for i in range(TILE)])
     high = ir.Constant(ir.VectorType(I32, TILE), [TILE // 2 + i // 2 + TILE * (i % 2) for i in range(TILE)])
