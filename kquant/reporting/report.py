@@ -110,7 +110,7 @@ def check_installed() -> None:
     """Raises `MissingDependencyError` if the page cannot be drawn."""
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
-        raise MissingDependencyError(f"the report is drawn by {', '.join(missing)}, which is not installed")
+        raise MissingDependencyError(f"not installed, but needed to draw the report: {', '.join(missing)}")
 
 
 def check_output(path: str | os.PathLike[str], sources: Iterable[Path]) -> None:

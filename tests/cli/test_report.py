@@ -50,7 +50,7 @@ def test_missing_libraries(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.setattr("kquant.reporting.report.LIBRARIES", ("no_such_library",))
     assert main(["report", "no.gguf"]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "kquant: error: the report is drawn by no_such_library, which is not installed",
+        "kquant: error: not installed, but needed to draw the report: no_such_library",
         "hint: pip install 'kquant-gguf[report]'",
     ]
 

@@ -206,7 +206,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_libraries_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = kquant.report(FILE, rows=0)
     monkeypatch.setattr("kquant.reporting.report.find_spec", lambda name: None if name == "altair" else name)
-    with pytest.raises(MissingDependencyError, match="drawn by altair, which is not installed"):
+    with pytest.raises(MissingDependencyError, match="needed to draw the report: altair"):
         found.html()
 
 
