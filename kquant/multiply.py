@@ -190,7 +190,7 @@ def multiply(codec: ModuleType, w: Bytes, columns: Columns, out: Floats, executi
 
 
 def arguments(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) -> tuple[Any, ...]:
-    """Of the compiled `multiply_tiles`."""
+    """Of the compiled `multiply_column` and `multiply_tiles`."""
     block_size = codec.TYPE.block_size
     tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + FACTORS))
     return (

@@ -87,3 +87,15 @@ def test_largest_magnitudes_do_not_overflow_in_tiles(name: str, execution: Execu
     got = vec_dot(rows, name, columns, vec_dot_type(name), execution=execution)
     assert got.shape == (17, 21)
     assert (got == np.float32(slow_sum(name, w, a))).all()
+
+
+@pytest.mark.parametrize("bsum", [-32768, 32767])
+@pytest.mark.parametrize("name", TYPES[:5])
+def test_sums_of_activations_that_are_not_theirs(name: str, bsum: int) -> None:
+    """A block of Q8_K may say anything of its sums: both executions take it at its word."""
+    w, a = one_block(name, 0, largest=True)
+    fields = room(TensorType.Q8_K).unpack(a)
+    fields["bsums"] = np.full((1, 16), bsum, np.int16)
+    false = room(TensorType.Q8_K).pack(fields)
+    found, wanted = (vec_dot(w, name, false, "Q8_K", execution=execution) for execution in ("numba", "numpy"))
+    np.testing.assert_array_equal(found, wanted)
