@@ -199,16 +199,16 @@ def put_16_scales(tile: Tile, first: Lanes, second: Lanes, third: Lanes, fourth:
     tile.scales[:] = np.concatenate([first, second, third, fourth], 1).T
 
 
-def put_scales(tile: Tile, value: Lanes, excess: int) -> None:
-    """The same, side by side; all levels are too large by `excess`, a power of two."""
-    tile.scales[:] = value.T
-    if excess:
-        tile.pairs[:] = (value.astype(np.int16) * excess).reshape(-1, 8, 2).swapaxes(0, 1)
-
-
 def put_8_scales(tile: Tile, first: Lanes, second: Lanes) -> None:
     """The same, one for each 32 elements."""
     tile.scales[:8] = np.concatenate([first, second], 1).T
+
+
+def put_scales(tile: Tile, value: Lanes, excess: int) -> None:
+    """The 16 scales of `put_16_scales` side by side; all levels are too large by `excess`, a power of two."""
+    tile.scales[:] = value.T
+    if excess:
+        tile.pairs[:] = (value.astype(np.int16) * excess).reshape(-1, 8, 2).swapaxes(0, 1)
 
 
 def put_factor(tile: Tile, i: int, value: Lanes) -> None:
