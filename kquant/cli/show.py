@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, TaskProgressColumn, TextColumn
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
@@ -24,9 +22,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.console import RenderableType
-    from rich.progress import Task
     from typing_extensions import Self
 
+    from kquant.cli.progress_bar import Bar
     from kquant.planning.plan import Plan, PlanRow
     from kquant.types import TensorType
 
@@ -210,7 +208,7 @@ class Progress:
 
     def __init__(self, label: str) -> None:
         self._label = printable(label)
-        self._shown: _Bar | _Lines | None = None
+        self._shown: Bar | Lines | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -219,15 +217,14 @@ class Progress:
         """Say that `done` of `total` bytes are processed."""
         if self._shown is None:
             console = Console(stderr=True, highlight=False, markup=False)
-            self._shown = _Bar(self._label, console) if console.is_terminal else _Lines(self._label)
+            self._shown = bar_on(console, self._label) if console.is_terminal else Lines(self._label)
         self._shown.update(done, total)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(self._shown, _Bar):
-            self._shown.bar.stop()
-            self._shown.bar.console.print()
+        if self._shown is not None:
+            self._shown.close()
 
 
 @contextmanager
@@ -242,7 +239,14 @@ def working(label: str) -> Iterator[None]:
         yield
 
 
-class _Lines:
+def bar_on(console: Console, label: str) -> Bar:
+    """A bar, whose library commands that show none need not wait for."""
+    from kquant.cli.progress_bar import Bar
+
+    return Bar(label, console)
+
+
+class Lines:
     """A line when the work begins and after each tenth of it."""
 
     def __init__(self, label: str) -> None:
@@ -251,39 +255,12 @@ class _Lines:
         self.tenth = 0
 
     def update(self, done: int, total: int) -> None:
+        """Print a line if another tenth is done."""
         tenth = 10 * done // total if total else 10
         if tenth > self.tenth:
             self.tenth = tenth
             speed = done / max(time.monotonic() - self.started, 1e-9)
             click.echo(f"{10 * tenth:4} %  {size(done)} of {size(total)}  {size(speed)}/s", err=True)
 
-
-class _Bar:
-    def __init__(self, label: str, console: Console) -> None:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            _Figures(),
-        )
-        self.bar = RichProgress(*columns, console=console)
-        self.bar.start()
-        self.task = self.bar.add_task(label, total=None)
-
-    def update(self, done: int, total: int) -> None:
-        self.bar.update(self.task, completed=done, total=total)
-
-
-class _Figures(ProgressColumn):
-    """Bytes done, speed and time left; the time that it took when all is done."""
-
-    def render(self, task: Task) -> Text:
-        if task.total is None or not task.completed:
-            return Text("preparing", style="dim")
-        speed = task.finished_speed or task.speed
-        words = [f"{size(task.completed)} of {size(task.total)}", f"{size(speed)}/s" if speed else ""]
-        if task.finished:
-            words.append(f"{task.finished_time or 0:.1f} s")
-        elif task.time_remaining is not None:
-            words.append(f"{task.time_remaining:.0f} s left")
-        return Text("  ".join(filter(None, words)))
+    def close(self) -> None:
+        """Nothing is left to do."""
