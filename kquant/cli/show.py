@@ -7,10 +7,11 @@ import math
 import time
 from collections import defaultdict
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -98,46 +99,66 @@ def write(*things: RenderableType) -> None:
             console.width = max(width, thing.min_width if isinstance(thing, Grid) else 0)
             console.print(thing)
         return
-    console.width = PLAIN_WIDTH
-    with console.capture() as captured:
-        console.print(*things, sep="\n", soft_wrap=True)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    lines = (thing.plain() if isinstance(thing, Grid) else str(thing).split("\n") for thing in things)
+    click.echo("\n".join(line.rstrip() for line in chain.from_iterable(lines)))
 
 
 class Grid:
     """A table without lines; a header that begins with `>` stands over right-aligned figures.
 
-    Where the table is too wide for a terminal, the column named by `cut` is cut off.
+    Where the table is too wide, the column named by `cut` is cut off.
     """
 
     def __init__(self, *headers: str, cut: str | None = None) -> None:
-        self._cut = cut
-        self._widths = [cell_len(header.lstrip(">")) for header in headers]
-        self.table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-        for header in headers:
-            text, figures = header.lstrip(">"), header.startswith(">")
-            self.table.add_column(text, justify="right" if figures else "left", no_wrap=text != cut)
+        self._headers = [header.lstrip(">") for header in headers]
+        self._figures = [header.startswith(">") for header in headers]
+        self._cut = self._headers.index(cut) if cut is not None else None
+        self._widths = [cell_len(header) for header in self._headers]
+        self._rows: list[tuple[list[str], str | None]] = []
 
     def row(self, *cells: object, style: str | None = None) -> None:
         """Add a row; nothing in a cell is taken for markup or for the terminal's control characters."""
-        texts = [Text(printable(str(cell)), no_wrap=True, overflow="ellipsis") for cell in cells]
-        self._widths = [max(width, text.cell_len) for width, text in zip(self._widths, texts, strict=True)]
-        self.table.add_row(*texts, style=style)
+        texts = [printable(str(cell)) for cell in cells]
+        self._widths = [max(width, cell_len(text)) for width, text in zip(self._widths, texts, strict=True)]
+        self._rows.append((texts, style))
 
     @property
     def min_width(self) -> int:
         """Characters that a line needs at least, the column that may be cut off being short."""
-        names = [column.header for column in self.table.columns]
         return sum(
-            GAP + (min(width, CUT_WIDTH) if name == self._cut else width)
-            for name, width in zip(names, self._widths, strict=True)
+            GAP + (min(width, CUT_WIDTH) if i == self._cut else width) for i, width in enumerate(self._widths)
         )
 
+    def plain(self) -> Iterator[str]:
+        """Lines for files and pipes."""
+        widths = list(self._widths)
+        if self._cut is not None:
+            rest = sum(widths) - widths[self._cut] + GAP * len(widths)
+            widths[self._cut] = min(widths[self._cut], max(CUT_WIDTH, PLAIN_WIDTH - rest))
+        for cells in (self._headers, *(cells for cells, _ in self._rows)):
+            yield (" " * GAP).join(map(_fitted, cells, widths, self._figures))
+
     def __rich__(self) -> Table:
-        for column, width in zip(self.table.columns, self._widths, strict=True):
-            if column.header != self._cut:
-                column.width = width  # known: measured again, it would take a third of the time
-        return self.table
+        """The same for terminals."""
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        for i, (header, width) in enumerate(zip(self._headers, self._widths, strict=True)):
+            is_cut = i == self._cut
+            # a width that is known need not be measured, which would take a third of the time
+            table.add_column(
+                header,
+                justify="right" if self._figures[i] else "left",
+                no_wrap=not is_cut,
+                width=None if is_cut else width,
+            )
+        for cells, style in self._rows:
+            table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells), style=style)
+        return table
+
+
+def _fitted(text: str, width: int, is_figure: bool) -> str:
+    if cell_len(text) > width:
+        return set_cell_size(text, width - 1) + "…"
+    return " " * (width - cell_len(text)) + text if is_figure else set_cell_size(text, width)
 
 
 def change(row: PlanRow) -> str:
