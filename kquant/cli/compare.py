@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
 import kquant
 from kquant.cli import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from rich.console import RenderableType
 
     from kquant.analysis.comparison import Comparison, GroupError
     from kquant.analysis.sums import ErrorSums
@@ -45,7 +42,7 @@ def compare(a: Path, b: Path, tensors: str | None, top: int, threads: int | None
         show.write(*report(found, top))
 
 
-def report(found: Comparison, top: int) -> Iterator[RenderableType]:
+def report(found: Comparison, top: int) -> Iterator[show.Grid | show.Styled | str]:
     """The worst tensors, and sums by layer, role and type."""
     rows = found.worst[: top or None]
     grid = show.Grid("tensor", "type", *FIGURES, ">largest", cut="tensor")
@@ -55,7 +52,7 @@ def report(found: Comparison, top: int) -> Iterator[RenderableType]:
     yield grid
     if len(rows) < len(found.rows):
         rest = len(found.rows) - len(rows)
-        yield Text(f"and {rest} more with smaller errors; --top 0 shows all", style="dim")
+        yield show.Styled(f"and {rest} more with smaller errors; --top 0 shows all", "dim")
     layers = {"outside" if layer is None else str(layer): group for layer, group in found.layers.items()}
     yield from ("", groups("layer", layers))
     yield from ("", groups("role", {role.value: group for role, group in found.roles.items()}))
@@ -64,7 +61,7 @@ def report(found: Comparison, top: int) -> Iterator[RenderableType]:
         groups("type", {t.name: group for t, group in found.types.items()} | {"all": found.total}),
     )
     if found.uncompared:
-        yield from ("", Text("not compared", style="yellow"))
+        yield from ("", show.Styled("not compared", "yellow"))
         grid = show.Grid("tensor", "why")
         for one in found.uncompared:
             grid.row(one.name, one.reason)

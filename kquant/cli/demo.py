@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
 import kquant
 from kquant.analysis.comparison import GroupError
@@ -135,10 +134,10 @@ def errors(found: dict[TensorType, GroupError]) -> show.Grid:
     return grid
 
 
-def verdict(source: str, target: str, file_type: str, seconds: float) -> list[str | Text]:
+def verdict(source: str, target: str, file_type: str, seconds: float) -> list[str | show.Styled]:
     """Whether the bytes of the result are llama-quantize's; raises `KQuantError` if they are not."""
     expected = LLAMA_QUANTIZE_SHA256[file_type]
-    lines: list[str | Text] = [
+    lines: list[str | show.Styled] = [
         f"SHA-256 of this file              {target}",
         f"SHA-256 that llama-quantize made  {expected}",
     ]
@@ -148,7 +147,7 @@ def verdict(source: str, target: str, file_type: str, seconds: float) -> list[st
         raise KQuantError(
             f"the {file_type} file is not llama-quantize's: SHA-256 {target}, expected {expected}"
         )
-    return [*lines, Text(f"Equal, byte for byte, after {seconds:.1f} s.", style="bold green")]
+    return [*lines, show.Styled(f"Equal, byte for byte, after {seconds:.1f} s.", "bold green")]
 
 
 def sha256(path: Path) -> str:

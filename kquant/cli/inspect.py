@@ -14,8 +14,6 @@ from kquant.policy.roles import role_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import RenderableType
-
     from kquant.analysis.inspection import Inspection, Share
 
 __all__ = ["inspect"]
@@ -37,7 +35,7 @@ def inspect(file: Path, tensors: bool, as_json: bool) -> None:
     show.write(*metadata(found), tensor_list(found) if tensors else layers(found), "", *summary(found))
 
 
-def metadata(found: Inspection) -> Iterator[RenderableType]:
+def metadata(found: Inspection) -> Iterator[show.Grid | show.Styled | str]:
     """Every key of the metadata, if there are any."""
     grid = show.Grid("key", "type", "value", cut="value")
     for entry in found.metadata:
@@ -71,7 +69,7 @@ def tensor_list(found: Inspection) -> show.Grid:
     return grid
 
 
-def summary(found: Inspection) -> Iterator[RenderableType]:
+def summary(found: Inspection) -> Iterator[show.Grid | show.Styled | str]:
     """A bar for each type, and the whole in a few lines."""
     most = max((share.bytes for share in found.types.values()), default=0)
     grid = show.Grid("type", ">tensors", ">size", ">share", ">bits per element", "")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from kquant.text import percent, printable, share, size
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from rich.console import RenderableType
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
     from typing_extensions import Self
 
     from kquant.cli.progress_bar import Bar
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Grid",
     "Progress",
+    "Styled",
     "bar",
     "change",
     "json_option",
@@ -90,17 +93,42 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def write(*things: RenderableType) -> None:
+@dataclass(frozen=True)
+class Styled:
+    """A line of text, and how terminals show it."""
+
+    text: str
+    style: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __rich__(self) -> Text:
+        from rich.text import Text
+
+        return Text(self.text, style=self.style)
+
+
+def terminal(stream: TextIO) -> Console | None:
+    """The terminal that a stream writes to, if any; the library that draws on it is not imported before."""
+    if not (stream.isatty() or os.environ.get("FORCE_COLOR")):
+        return None
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False, markup=False)
+
+
+def write(*things: Grid | Styled | str) -> None:
     """Print tables and texts, one below the other, to standard output."""
-    console = Console(highlight=False, markup=False)
-    if console.is_terminal:
-        width = console.width
-        for thing in things:  # figures that are cut off tell nothing: rather lines that the terminal folds
-            console.width = max(width, thing.min_width if isinstance(thing, Grid) else 0)
-            console.print(thing)
+    console = terminal(sys.stdout)
+    if console is None:
+        lines = (thing.plain() if isinstance(thing, Grid) else str(thing).split("\n") for thing in things)
+        click.echo("\n".join(line.rstrip() for line in chain.from_iterable(lines)))
         return
-    lines = (thing.plain() if isinstance(thing, Grid) else str(thing).split("\n") for thing in things)
-    click.echo("\n".join(line.rstrip() for line in chain.from_iterable(lines)))
+    width = console.width
+    for thing in things:  # figures that are cut off tell nothing: rather lines that the terminal folds
+        console.width = max(width, thing.min_width if isinstance(thing, Grid) else 0)
+        console.print(thing)
 
 
 class Grid:
@@ -140,6 +168,9 @@ class Grid:
 
     def __rich__(self) -> Table:
         """The same for terminals."""
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
         for i, (header, width) in enumerate(zip(self._headers, self._widths, strict=True)):
             is_cut = i == self._cut
@@ -182,7 +213,7 @@ def tensors(plan: Plan) -> Grid:
     return grid
 
 
-def summary(plan: Plan) -> Iterator[RenderableType]:
+def summary(plan: Plan) -> Iterator[Grid | Styled | str]:
     """Sizes and bits per weight before and after, tensors per type, fallbacks, and what else to know."""
     sizes = Grid("", ">size", ">bits per weight")
     sizes.row("source", size(plan.bytes), f"{plan.bits_per_weight:.2f}")
@@ -198,21 +229,21 @@ def summary(plan: Plan) -> Iterator[RenderableType]:
     if plan.fallbacks:
         yield from ("", *fallbacks(plan))
     for note in plan.notes:
-        yield from ("", Text(printable(note), style="yellow"))
+        yield from ("", Styled(printable(note), "yellow"))
     for problem in plan.problems:
-        yield from ("", Text(f"cannot be carried out: {printable(str(problem))}", style="bold red"))
+        yield from ("", Styled(f"cannot be carried out: {printable(str(problem))}", "bold red"))
 
 
-def fallbacks(plan: Plan) -> Iterator[RenderableType]:
+def fallbacks(plan: Plan) -> Iterator[Grid | Styled | str]:
     """Which tensors could not have the type that was meant for them, and their share of the bytes."""
     groups: defaultdict[tuple[TensorType | None, TensorType], list[int]] = defaultdict(list)
     for row in plan.fallbacks:
         groups[row.fallback_from, row.new_type].append(row.new_bytes)
     count, total = len(plan.fallbacks), sum(row.new_bytes for row in plan.fallbacks)
-    yield Text(
+    yield Styled(
         f"{count} of {len(plan.rows)} tensors, {share(total, plan.new_bytes)} of the bytes, fall back to "
         "another type: the block size does not divide their rows.",
-        style="yellow",
+        "yellow",
     )
     grid = Grid("meant", "made", ">tensors", ">size", ">share")
     for (meant, made), found in sorted(groups.items(), key=lambda item: -sum(item[1])):
@@ -237,8 +268,8 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         """Say that `done` of `total` bytes are processed."""
         if self._shown is None:
-            console = Console(stderr=True, highlight=False, markup=False)
-            self._shown = bar_on(console, self._label) if console.is_terminal else Lines(self._label)
+            console = terminal(sys.stderr)
+            self._shown = Lines(self._label) if console is None else bar_on(console, self._label)
         self._shown.update(done, total)
 
     def __exit__(
@@ -251,13 +282,13 @@ class Progress:
 @contextmanager
 def working(label: str) -> Iterator[None]:
     """Says what is being done where nobody knows how long it takes."""
-    console = Console(stderr=True, highlight=False, markup=False)
-    if console.is_terminal:
-        with console.status(label):
-            yield
-    else:
+    console = terminal(sys.stderr)
+    if console is None:
         click.echo(label, err=True)
         yield
+    else:
+        with console.status(label):
+            yield
 
 
 def bar_on(console: Console, label: str) -> Bar:

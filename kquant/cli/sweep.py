@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
 import kquant
 from kquant.cli import show
@@ -16,8 +15,6 @@ from kquant.planning.options import file_type_of, target_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from rich.console import RenderableType
 
     from kquant.analysis.sweeping import Sweep
 
@@ -71,16 +68,18 @@ def sweep(
         show.write(*report(found, top))
 
 
-def report(found: Sweep, top: int) -> Iterator[RenderableType]:
+def report(found: Sweep, top: int) -> Iterator[show.Grid | show.Styled | str]:
     """Tensors by types, the picture of rate and distortion, mixtures."""
     if found.rows:
         yield from (f"From at most {found.rows} rows of each tensor.", "")
     if found.from_quantized:
         note = "The source is quantized: errors are against its values, and types like its own look better."
-        yield from (Text(note, style="yellow"), "")
+        yield from (show.Styled(note, "yellow"), "")
     yield tensors(found, top)
     if 0 < top < len(found.tensors):
-        yield Text(f"and {len(found.tensors) - top} more with smaller errors; --top 0 shows all", style="dim")
+        yield show.Styled(
+            f"and {len(found.tensors) - top} more with smaller errors; --top 0 shows all", "dim"
+        )
     yield from ("", points(found))
     if found.mixtures:
         yield from ("", mixtures(found))

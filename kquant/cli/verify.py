@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
 import kquant
 from kquant.cli import EXIT_ERROR, printable, show
@@ -14,8 +13,6 @@ from kquant.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from rich.console import RenderableType
 
     from kquant.analysis.verification import Verification
 
@@ -67,12 +64,12 @@ def verify(
         ctx.exit(EXIT_ERROR)
 
 
-def report(found: Verification, *, compared: bool) -> Iterator[RenderableType]:
+def report(found: Verification, *, compared: bool) -> Iterator[show.Grid | show.Styled | str]:
     """Every problem on a line, and the verdict."""
     for problem in found.problems:
-        yield Text(f"problem: {printable(problem.message)}", style="red")
+        yield show.Styled(f"problem: {printable(problem.message)}", "red")
     for note in found.notes:
-        yield Text(f"note: {printable(note)}", style="yellow")
+        yield show.Styled(f"note: {printable(note)}", "yellow")
     if found.manifest:
         grid = show.Grid("file", ">size", "SHA-256")
         for record in found.manifest.files:
@@ -81,6 +78,6 @@ def report(found: Verification, *, compared: bool) -> Iterator[RenderableType]:
     what = f"{found.tensors} tensors, {found.blocks:,} blocks, {show.size(found.bytes)}"
     if found.problems:
         count = len(found.problems)
-        yield Text(f"{what}: {count} problem{'s' if count > 1 else ''}", style="bold red")
+        yield show.Styled(f"{what}: {count} problem{'s' if count > 1 else ''}", "bold red")
     else:
-        yield Text(f"{what}: sound{', as in the manifest' if compared else ''}", style="bold green")
+        yield show.Styled(f"{what}: sound{', as in the manifest' if compared else ''}", "bold green")

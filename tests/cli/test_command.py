@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.text import Text
 
 from kquant.cli import COMMANDS, main, printable
-from kquant.cli.show import Grid, write
+from kquant.cli.show import Grid, Styled, write
 from support import small_models
 
 MODELS = Path(__file__).parents[1] / "golden/gguf/models"
@@ -125,7 +124,7 @@ NAN = np.full((2, 256), np.nan, np.float16)
 
 
 def test_long_lines_stay_whole_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
-    write(Text("word " * 100), "x" * 500)
+    write(Styled("word " * 100, "dim"), "x" * 500)
     assert [len(line) for line in capsys.readouterr().out.splitlines()] == [499, 500]
 
 
