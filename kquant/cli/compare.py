@@ -42,7 +42,7 @@ def compare(a: Path, b: Path, tensors: str | None, top: int, threads: int | None
         show.write(*report(found, top))
 
 
-def report(found: Comparison, top: int) -> Iterator[show.Grid | show.Styled | str]:
+def report(found: Comparison, top: int) -> Iterator[show.Shown]:
     """The worst tensors, and sums by layer, role and type."""
     rows = found.worst[: top or None]
     grid = show.Grid("tensor", "type", *FIGURES, ">largest", cut="tensor")

@@ -35,7 +35,7 @@ def inspect(file: Path, tensors: bool, as_json: bool) -> None:
     show.write(*metadata(found), tensor_list(found) if tensors else layers(found), "", *summary(found))
 
 
-def metadata(found: Inspection) -> Iterator[show.Grid | show.Styled | str]:
+def metadata(found: Inspection) -> Iterator[show.Shown]:
     """Every key of the metadata, if there are any."""
     grid = show.Grid("key", "type", "value", cut="value")
     for entry in found.metadata:
@@ -69,7 +69,7 @@ def tensor_list(found: Inspection) -> show.Grid:
     return grid
 
 
-def summary(found: Inspection) -> Iterator[show.Grid | show.Styled | str]:
+def summary(found: Inspection) -> Iterator[show.Shown]:
     """A bar for each type, and the whole in a few lines."""
     most = max((share.bytes for share in found.types.values()), default=0)
     grid = show.Grid("type", ">tensors", ">size", ">share", ">bits per element", "")

@@ -11,7 +11,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 import click
 from rich.cells import cell_len, set_cell_size
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Grid",
     "Progress",
+    "Shown",
     "Styled",
     "bar",
     "change",
@@ -118,7 +119,7 @@ def terminal(stream: TextIO) -> Console | None:
     return Console(file=stream, highlight=False, markup=False)
 
 
-def write(*things: Grid | Styled | str) -> None:
+def write(*things: Shown) -> None:
     """Print tables and texts, one below the other, to standard output."""
     console = terminal(sys.stdout)
     if console is None:
@@ -192,6 +193,10 @@ def _fitted(text: str, width: int, is_figure: bool) -> str:
     return " " * (width - cell_len(text)) + text if is_figure else set_cell_size(text, width)
 
 
+Shown: TypeAlias = Grid | Styled | str
+"""What `write` prints."""
+
+
 def change(row: PlanRow) -> str:
     """What becomes of a tensor's type."""
     return f"{row.type.name} → {row.new_type.name}" if row.converts else row.type.name
@@ -213,7 +218,7 @@ def tensors(plan: Plan) -> Grid:
     return grid
 
 
-def summary(plan: Plan) -> Iterator[Grid | Styled | str]:
+def summary(plan: Plan) -> Iterator[Shown]:
     """Sizes and bits per weight before and after, tensors per type, fallbacks, and what else to know."""
     sizes = Grid("", ">size", ">bits per weight")
     sizes.row("source", size(plan.bytes), f"{plan.bits_per_weight:.2f}")
@@ -234,7 +239,7 @@ def summary(plan: Plan) -> Iterator[Grid | Styled | str]:
         yield from ("", Styled(f"cannot be carried out: {printable(str(problem))}", "bold red"))
 
 
-def fallbacks(plan: Plan) -> Iterator[Grid | Styled | str]:
+def fallbacks(plan: Plan) -> Iterator[Shown]:
     """Which tensors could not have the type that was meant for them, and their share of the bytes."""
     groups: defaultdict[tuple[TensorType | None, TensorType], list[int]] = defaultdict(list)
     for row in plan.fallbacks:

@@ -68,7 +68,7 @@ def sweep(
         show.write(*report(found, top))
 
 
-def report(found: Sweep, top: int) -> Iterator[show.Grid | show.Styled | str]:
+def report(found: Sweep, top: int) -> Iterator[show.Shown]:
     """Tensors by types, the picture of rate and distortion, mixtures."""
     if found.rows:
         yield from (f"From at most {found.rows} rows of each tensor.", "")

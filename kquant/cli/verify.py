@@ -64,7 +64,7 @@ def verify(
         ctx.exit(EXIT_ERROR)
 
 
-def report(found: Verification, *, compared: bool) -> Iterator[show.Grid | show.Styled | str]:
+def report(found: Verification, *, compared: bool) -> Iterator[show.Shown]:
     """Every problem on a line, and the verdict."""
     for problem in found.problems:
         yield show.Styled(f"problem: {printable(problem.message)}", "red")

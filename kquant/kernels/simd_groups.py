@@ -44,7 +44,6 @@ from kquant.kernels.simd_tiles import (
     PlaceType,
     PrimitiveModel,
     ProductsType,
-    in_memory,
     in_tile,
     nothing,
     pair_of,
@@ -82,7 +81,7 @@ class GroupType(types.Type):
 
 for _kind in (GroupRowsType, GroupType):
     register_model(_kind)(PrimitiveModel)
-_ROWS, _GROUP, _GROUPS = GroupRowsType("group rows"), GroupType("group"), GroupsType("groups")
+_ROWS, _GROUP = GroupRowsType("group rows"), GroupType("group")
 
 
 # ---------------------------------------------------------------- which rows
@@ -125,15 +124,6 @@ for _word in (products.load_bytes, products.load_long):
 # ---------------------------------------------------------------- what groups share
 
 
-def _groups_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return pair_of(builder, GroupsType.llvm, in_memory(context, builder, sig, args[:2]), args[2])
-
-
-teach(
-    products.groups_at,
-    lambda *args: (_GROUPS, args[0], types.intp, args[2]),
-    (types.Array, types.Integer, PlaceType),
-)(_groups_at)
 teach(products.parts, lambda tile: (types.intp, tile), (GroupsType,))(lambda *_: I64(ROWS // PER))
 lower_builtin(products.parts, ProductsType)(lambda *_: I64(1))
 

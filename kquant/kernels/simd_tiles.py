@@ -64,7 +64,7 @@ class PrimitiveModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
-_PLACE, _PRODUCTS = PlaceType("place"), ProductsType("products")
+_PLACE, _PRODUCTS, _GROUPS = PlaceType("place"), ProductsType("products"), GroupsType("groups")
 TILES = PlaceType, ProductsType, GroupsType
 
 
@@ -247,25 +247,26 @@ LEVELS = SCALES + products.SCALES * QUAD
 """Where a tile has its parts; the largest is the last."""
 
 
-def in_memory(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _in_memory(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     stride = row_step(context, builder, sig.args[0], args[0])
     return in_array(context, builder, sig.args[0], args[0], builder.mul(args[1], stride))
 
 
 _word: Any
 for _word in (products.tile_at, products.columns_at):
-    teach(_word, lambda *args: (_PLACE, args[0], types.intp), (types.Array, types.Integer))(in_memory)
+    teach(_word, lambda *args: (_PLACE, args[0], types.intp), (types.Array, types.Integer))(_in_memory)
 
 
-def _products_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return pair_of(builder, ProductsType.llvm, in_memory(context, builder, sig, args[:2]), args[2])
+def _for_column(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return pair_of(builder, sig.return_type.llvm, _in_memory(context, builder, sig, args[:2]), args[2])
 
 
-teach(
-    products.products_at,
-    lambda *args: (_PRODUCTS, args[0], types.intp, args[2]),
-    (types.Array, types.Integer, PlaceType),
-)(_products_at)
+for _word, _kind in ((products.products_at, _PRODUCTS), (products.groups_at, _GROUPS)):
+    teach(
+        _word,
+        lambda *args, kind=_kind: (kind, args[0], types.intp, args[2]),
+        (types.Array, types.Integer, PlaceType),
+    )(_for_column)
 
 
 def in_tile(builder: Any, tile: Any, part: int, *distances: Any) -> Any:
