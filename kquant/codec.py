@@ -41,6 +41,8 @@ __all__ = [
     "validate",
 ]
 
+LARGE = 12 << 20
+"""Bytes of a result that does not stay in a cache."""
 LARGEST_SLAB = 1 << 21
 """Elements that a thread takes at a time at most where they need no copy first."""
 
@@ -108,7 +110,8 @@ def quantize(
     rows, packed = values.reshape(-1, n_per_row), out.reshape(-1, out.shape[-1])
 
     def slab(first: int, last: int) -> None:
-        block = quantize_rows(codec, _as_float32(rows[first:last]), importance, packed[first:last], how)
+        x, y = _as_float32(rows[first:last]), packed[first:last]
+        block = quantize_rows(codec, x, importance, y, how, large=out.nbytes > LARGE)
         if block != WHOLE:
             _refuse(tensor_type, rows[first:last], first, values.shape)
 
@@ -159,7 +162,7 @@ def dequantize(
 
     def slab(first: int, last: int) -> None:
         aligned = np.require(packed[first:last], requirements=["C", "A"])
-        dequantize_rows(codec, aligned, rows[first:last], how)
+        dequantize_rows(codec, aligned, rows[first:last], how, large=out.nbytes > LARGE)
 
     with row_slabs(threads, len(rows), n_per_row, _larger_slabs(threads, rows.size, how)) as each_slab:
         each_slab(slab)

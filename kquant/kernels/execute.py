@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kquant.kernels.jit import compiled, lane_count
+from kquant.kernels.jit import compiled, lane_count, passes_cache
 from kquant.kernels.lanes import (
     Rows,
     as_int,
@@ -22,6 +22,8 @@ from kquant.kernels.lanes import (
     larger,
     load,
     load_run,
+    past_cache,
+    settle,
     store,
     store_run,
     tile_in,
@@ -49,8 +51,17 @@ WHOLE = -1
 
 
 @kernel
-def encode_numbers(x: Rows, out: Rows) -> int:
-    for i in range(0, x.shape[0] - RUN + 1, RUN):
+def encode_numbers(x: Rows, out: Rows, is_far: bool) -> int:
+    if is_far:
+        bad = encode_runs(past_cache(x), past_cache(out), x.shape[0])
+        settle()
+        return bad
+    return encode_runs(x, out, x.shape[0])
+
+
+@kernel
+def encode_runs(x: Rows, out: Rows, n: int) -> int:
+    for i in range(0, n - RUN + 1, RUN):
         value = load_run(x, i, RUN)
         if not np.all(bits_of_float(np.abs(value)) < INFINITE_BITS):
             return i
@@ -59,8 +70,17 @@ def encode_numbers(x: Rows, out: Rows) -> int:
 
 
 @kernel
-def decode_numbers(data: Rows, y: Rows) -> None:
-    for i in range(0, data.shape[0] - RUN + 1, RUN):
+def decode_numbers(data: Rows, y: Rows, is_far: bool) -> None:
+    if is_far:
+        decode_runs(past_cache(data), past_cache(y), data.shape[0])
+        settle()
+    else:
+        decode_runs(data, y, data.shape[0])
+
+
+@kernel
+def decode_runs(data: Rows, y: Rows, n: int) -> None:
+    for i in range(0, n - RUN + 1, RUN):
         store_run(y, i, decode(load_run(data, i, RUN)))
 
 
@@ -88,9 +108,14 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
 
 
 @kernel
-def dequantize_blocks(data: Rows, y: Rows) -> None:
-    for b in range(data.shape[0]):
-        dequantize(data[b], y[b])
+def dequantize_blocks(data: Rows, y: Rows, is_far: bool) -> None:
+    if is_far:
+        for b in range(data.shape[0]):
+            dequantize(past_cache(data[b]), past_cache(y[b]))
+        settle()
+    else:
+        for b in range(data.shape[0]):
+            dequantize(data[b], y[b])
 
 
 @kernel
@@ -210,10 +235,13 @@ def _machine(room: ModuleType, job: str) -> Any:
     if hasattr(room, "encode"):
         number = f"uint{8 * room.TYPE.type_size}"
         if job == "dequantize":
-            return compiled(decode_numbers, f"R({number}, 1), float32[::1]", name, decode=room.decode)
-        return compiled(encode_numbers, f"R(float32, 1), {number}[::1]", name, encode=room.encode)
+            signature = f"R({number}, 1), float32[::1], boolean"
+            return compiled(decode_numbers, signature, name, decode=room.decode)
+        signature = f"R(float32, 1), {number}[::1], boolean"
+        return compiled(encode_numbers, signature, name, encode=room.encode)
     if job == "dequantize":
-        return compiled(dequantize_blocks, "R(uint8, 2), float32[:, ::1]", name, dequantize=room.dequantize)
+        signature = "R(uint8, 2), float32[:, ::1], boolean"
+        return compiled(dequantize_blocks, signature, name, dequantize=room.dequantize)
     if job == "quantize":
         signature = "R(float32, 1), intp, intp, intp, uint8[::1]"
         return compiled(quantize_groups, signature, name, quantize=room.quantize)
@@ -226,10 +254,23 @@ def prepare(room: ModuleType, job: str) -> None:
     _machine(room, job)
 
 
+def _is_far(out: npt.NDArray[Any], large: bool) -> bool:
+    """Whether results are stored past the caches: only whole lines can be."""
+    return large and passes_cache() and not out.ctypes.data % 64
+
+
 def quantize_rows(
-    room: ModuleType, x: Floats, importance: Floats | None, out: Bytes, execution: Execution
+    room: ModuleType,
+    x: Floats,
+    importance: Floats | None,
+    out: Bytes,
+    execution: Execution,
+    *,
+    large: bool = False,
 ) -> int:
     """float32 (n_rows, n_per_row) to uint8 (n_rows, row_bytes), both C-contiguous.
+
+    `large`: `out` is part of more than stays in a cache.
 
     Returns `WHOLE`, or the index of a block before which all values were finite, where some are not.
     """
@@ -238,7 +279,7 @@ def quantize_rows(
     flat, packed = x.reshape(-1), out.reshape(-1)
     block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
     if hasattr(room, "encode"):
-        return _encode(room, flat, packed.view(f"<u{type_size}"), execution)
+        return _encode(room, flat, packed.view(f"<u{type_size}"), execution, large)
     if importance is None or room.quantize_weighted is None:
         if execution == "numpy":
             return _quantize_numpy(room, x, None, out)
@@ -250,17 +291,19 @@ def quantize_rows(
     return int(drive(flat, importance, room.WHOLE_ROW, block_size, type_size, lane_count(), packed))
 
 
-def dequantize_rows(room: ModuleType, data: Bytes, out: Floats, execution: Execution) -> None:
-    """uint8 (n_rows, row_bytes) to float32 (n_rows, n_per_row), both C-contiguous."""
+def dequantize_rows(
+    room: ModuleType, data: Bytes, out: Floats, execution: Execution, *, large: bool = False
+) -> None:
+    """uint8 (n_rows, row_bytes) to float32 (n_rows, n_per_row), both C-contiguous; `large` as above."""
     if not out.size:
         return
     block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
     if hasattr(room, "decode"):
-        _decode(room, data.reshape(-1).view(f"<u{type_size}"), out.reshape(-1), execution)
+        _decode(room, data.reshape(-1).view(f"<u{type_size}"), out.reshape(-1), execution, large)
         return
     blocks, values = data.reshape(-1, type_size), out.reshape(-1, block_size)
     if execution == "numba":
-        _machine(room, "dequantize")(blocks, values)
+        _machine(room, "dequantize")(blocks, values, _is_far(values, large))
         return
     for b in range(0, len(blocks), CHUNK):
         with np.errstate(all="ignore"):
@@ -307,31 +350,31 @@ def _mean_squares_numpy(x: Floats) -> Floats:
     return total / np.float32(x.shape[1])
 
 
-def _encode(room: ModuleType, x: Floats, out: npt.NDArray[Any], execution: Execution) -> int:
+def _encode(room: ModuleType, x: Floats, out: npt.NDArray[Any], execution: Execution, large: bool) -> int:
     if execution == "numpy":
         if not np.isfinite(x).all():
             return int(np.flatnonzero(~np.isfinite(x))[0])
         out[...] = room.encode(x)
         return WHOLE
     drive, whole = _machine(room, "quantize"), len(x) - len(x) % RUN
-    bad = drive(x[:whole], out[:whole])
+    bad = drive(x[:whole], out[:whole], _is_far(out, large))
     if bad != WHOLE or whole == len(x):
         return int(bad)
     rest, numbers = np.zeros(RUN, np.float32), np.empty(RUN, out.dtype)
     rest[: len(x) - whole] = x[whole:]
-    bad = drive(rest, numbers)
+    bad = drive(rest, numbers, False)
     out[whole:] = numbers[: len(x) - whole]
     return WHOLE if bad == WHOLE else whole
 
 
-def _decode(room: ModuleType, data: npt.NDArray[Any], out: Floats, execution: Execution) -> None:
+def _decode(room: ModuleType, data: npt.NDArray[Any], out: Floats, execution: Execution, large: bool) -> None:
     if execution == "numpy":
         out[...] = room.decode(data.astype(np.int32))
         return
     drive, whole = _machine(room, "dequantize"), len(data) - len(data) % RUN
-    drive(data[:whole], out[:whole])
+    drive(data[:whole], out[:whole], _is_far(out, large))
     if whole < len(data):
         numbers, rest = np.zeros(RUN, data.dtype), np.empty(RUN, np.float32)
         numbers[: len(data) - whole] = data[whole:]
-        drive(numbers, rest)
+        drive(numbers, rest, False)
         out[whole:] = rest[: len(data) - whole]

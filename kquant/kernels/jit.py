@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
-__all__ = ["column_count", "compiled", "has_groups", "lane_count"]
+__all__ = ["column_count", "compiled", "has_groups", "lane_count", "passes_cache"]
 
 _OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
@@ -23,6 +23,13 @@ def lane_count() -> int:
     from kquant.kernels.simd import LANES
 
     return LANES
+
+
+def passes_cache() -> bool:
+    """Whether the CPU gains by storing large results past its caches."""
+    from kquant.kernels.simd_memory import IS_ZEN
+
+    return IS_ZEN
 
 
 def column_count() -> tuple[int, int]:
@@ -47,7 +54,8 @@ def compiled(driver: Callable[..., Any], signature: str, name: str, **names: Any
         signature: Numba's text for its argument types, with `R` for a read-only C-contiguous array:
             "R(float32, 1), intp".
         name: Tells this use of the driver from others, in the cache.
-        names: What some names of its module stand for: kernels, or whole numbers.
+        names: What some names of its module stand for: kernels, or whole numbers.  They stand for it in
+            kernels of the same module that it calls, too.
     """
     with _lock:
         if name not in _ready:
@@ -80,16 +88,30 @@ def _linked(function: Callable[..., Any], names: dict[str, Any]) -> Callable[...
     for name in function.__code__.co_names:
         value: Any = names.get(name, namespace.get(name))
         if name in namespace:
-            namespace[name] = _inner(value) if getattr(value, "__kernel__", False) else value
+            here = names if getattr(value, "__globals__", None) is function.__globals__ else {}
+            namespace[name] = _inner(value, here) if getattr(value, "__kernel__", False) else value
     copy = types.FunctionType(function.__code__, namespace, function.__name__, function.__defaults__)
     copy.__qualname__, copy.__module__ = function.__qualname__, function.__module__
     return copy
 
 
-def _inner(function: Callable[..., Any]) -> Any:
+def _inner(function: Callable[..., Any], names: dict[str, Any]) -> Any:
     """A kernel that other kernels call; kept, so that it is typed once for all that do."""
-    if function not in _ready:
+    used = _used(function)
+    names = {name: value for name, value in names.items() if name in used}
+    key = function, *names.items()
+    if key not in _ready:
         import numba
 
-        _ready[function] = numba.njit(**_OPTIONS, forceinline=True)(_linked(function, {}))
-    return _ready[function]
+        _ready[key] = numba.njit(**_OPTIONS, forceinline=True)(_linked(function, names))
+    return _ready[key]
+
+
+def _used(function: Callable[..., Any]) -> set[str]:
+    """The names that a kernel, or what it calls in its own module, looks up."""
+    found = set(function.__code__.co_names)
+    for name in function.__code__.co_names:
+        value: Any = function.__globals__.get(name)
+        if getattr(value, "__kernel__", False) and value.__globals__ is function.__globals__:
+            found |= _used(value)
+    return found

@@ -42,8 +42,10 @@ __all__ = [
     "load_run_signed",
     "nearest_int",
     "nearest_quotient",
+    "past_cache",
     "round_even",
     "run_half",
+    "settle",
     "smaller",
     "store",
     "store_half",
@@ -122,6 +124,18 @@ def run_half(block: Rows, at: int) -> Lanes:
 def store_run(block: Rows, at: int, value: Lanes) -> None:
     """Set the elements from `at` on."""
     block[..., at : at + value.shape[-1]] = value
+
+
+def past_cache(run: Rows) -> Rows:
+    """The same elements; when compiled, `store_run` takes them past the caches, and `load_run` reads ahead.
+
+    For more than a cache holds, on processors that gain by it; results begin with a line of the cache.
+    """
+    return run
+
+
+def settle() -> None:
+    """What was stored past the caches is there for every thread."""
 
 
 # ---------------------------------------------------------------- numbers

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kquant import codec
+from kquant.kernels import execute
 from kquant.types import TensorType
 from support import golden
 from support.compare import assert_same_bytes, assert_same_floats
@@ -162,6 +163,32 @@ def test_the_result_is_the_callers_to_keep(type_name: str) -> None:
     assert values.flags.c_contiguous
     assert values.flags.writeable
     assert not np.shares_memory(values, packed)
+
+
+@every_type
+@pytest.mark.parametrize("n_per_row", [256, 768])
+def test_large_results_may_pass_the_cache(
+    type_name: str, n_per_row: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they do on some processors."""
+    x = weights_like(67, n_per_row)
+    packed = codec.quantize(x, type_name)
+    values = codec.dequantize(packed, type_name)
+    monkeypatch.setattr(codec, "LARGE", 0)
+    monkeypatch.setattr(execute, "passes_cache", lambda: True)
+    assert_same_bytes(codec.quantize(x, type_name), packed, type_name)
+    assert_same_floats(codec.dequantize(packed, type_name), values)
+
+
+@pytest.mark.parametrize("type_name", golden.FLOATS)
+def test_only_whole_lines_pass_the_cache(type_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = weights_like(300, 4099)  # on several threads, whose slabs begin anywhere
+    packed = codec.quantize(x, type_name)
+    values = codec.dequantize(packed, type_name)
+    monkeypatch.setattr(codec, "LARGE", 0)
+    monkeypatch.setattr(execute, "passes_cache", lambda: True)
+    assert_same_bytes(codec.quantize(x, type_name, threads=3), packed, type_name)
+    assert_same_floats(codec.dequantize(packed, type_name, threads=3), values)
 
 
 # ---------------------------------------------------------------- rows and threads

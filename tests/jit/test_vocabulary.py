@@ -16,6 +16,7 @@ from numba.core.errors import TypingError
 from numpy.typing import NDArray
 
 from kquant.kernels import jit, simd_half
+from kquant.kernels.execute import aligned_empty
 from kquant.kernels.jit import compiled, lane_count
 from kquant.kernels.lanes import (
     CALM,
@@ -37,8 +38,10 @@ from kquant.kernels.lanes import (
     load_run_signed,
     nearest_int,
     nearest_quotient,
+    past_cache,
     round_even,
     run_half,
+    settle,
     smaller,
     store,
     store_half,
@@ -450,6 +453,28 @@ def test_runs_of_a_block() -> None:
     assert np.all(decoded[0][:, 88:] == 77)
     assert np.all(cut[0][:, :7] == 77)
     assert np.all(cut[0][:, 31:] == 77)
+
+
+@kernel
+def far_runs(block: Rows, y: Rows, z: Rows) -> None:
+    for b in range(block.shape[0]):
+        here, there = past_cache(block[b]), past_cache(y[b])
+        store_run(there, 0, as_float(load_run(here, 0, 32)) * run_half(here, 62))
+        store_run(there, 32, as_float(load_run_signed(here, 32, 32)))
+        store_run(there, 64, as_float(load_run(here, 16, 16)))
+        store_run(past_cache(z[b]), 0, load_run(here, 0, 64) + 1)
+    settle()
+
+
+def test_runs_past_the_cache() -> None:
+    block = np.random.default_rng(7).integers(0, 256, (300, 64), np.uint8)
+    y, z = aligned_empty((300, 80), np.float32), aligned_empty((300, 64), np.uint8)
+    signature = "R(uint8, 2), float32[:, ::1], uint8[:, ::1]"
+    compiled(far_runs, signature, "far_runs")(block, y, z)
+    decoded, cut = y.copy(), z.copy()
+    far_runs(block, y, z)
+    assert_same(("far runs",), y, decoded, "far runs")
+    assert np.array_equal(z, cut)
 
 
 # ---------------------------------------------------------------- tiles
