@@ -26,7 +26,7 @@ from benchmarks.measure import Spread
 from kquant import codec
 from kquant.formats import room
 from kquant.kernels.jit import compiled, lane_count
-from kquant.kernels.lanes import Rows, load, store
+from kquant.kernels.lanes import FEW, Rows, load, store
 from kquant.kernels.mark import kernel
 from kquant.types import TensorType
 
@@ -44,13 +44,15 @@ class Counting(np.ndarray[Any, Any]):
         if out:
             kwargs["out"] = tuple(np.asarray(value) for value in out)
         result = np.asarray(getattr(ufunc, method)(*plain, **kwargs))
-        Counting.operations += result.size if method == "__call__" else 0
+        Counting.operations += {"__call__": result.size, "reduce": plain[0].size - result.size}.get(method, 0)
         return result.view(Counting)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         result = super().__array_function__(function, types, args, kwargs)
-        Counting.operations += result.size if function is np.where else 0
-        return result
+        if function is not np.where:
+            return result
+        Counting.operations += result.size
+        return result.view(Counting)  # it comes as a plain array
 
 
 def counted(x: np.ndarray[Any, Any], t: TensorType, w: np.ndarray[Any, Any] | None) -> float:
@@ -59,13 +61,18 @@ def counted(x: np.ndarray[Any, Any], t: TensorType, w: np.ndarray[Any, Any] | No
     def counting(make: Any) -> Any:
         return lambda *args, **kwargs: make(*args, **kwargs).view(Counting)
 
-    rows = np.ascontiguousarray(x.reshape(-1, t.block_size)[:BLOCKS].T).view(Counting)
+    blocks = x.reshape(-1, t.block_size)[:BLOCKS]
+    rows = np.ascontiguousarray(blocks.T).view(Counting)
     block = np.empty((t.type_size, BLOCKS), np.uint8)
     Counting.operations = 0
     with ExitStack() as stack:
         for name in ("empty", "empty_like", "zeros"):
             stack.enter_context(patch.object(np, name, counting(getattr(np, name))))
         stack.enter_context(np.errstate(all="ignore"))
+        if w is None and hasattr(room(t), "quantize_blocks"):
+            few = blocks[: FEW // t.block_size].view(Counting)
+            room(t).quantize_blocks(few, np.empty((len(few), t.type_size), np.uint8))
+            return Counting.operations / few.size
         if w is None:
             room(t).quantize(rows, block)
         else:

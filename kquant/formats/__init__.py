@@ -16,8 +16,10 @@ docstring                the formula, the bytes, a picture of the bits, the upst
 `add`                    kernel: a tile times a block of each of some columns, added to sums in float32
 =======================  ============================================================================
 
-The types whose block is a single number have `decode` and `encode` in the place of `dequantize`, `quantize`,
-`unpack_scales`, `unpack_levels` and `add`.  A new format is a new file: nothing lists the rooms.
+Without weights, blocks of 32 need no search: their types have `quantize_blocks` in the place of `quantize`,
+a kernel that makes some blocks at a time.  The types whose block is a single number have `decode` and
+`encode` in the place of `dequantize`, `quantize`, `unpack_scales`, `unpack_levels` and `add`.  A new format is
+a new file: nothing lists the rooms.
 """
 
 from __future__ import annotations

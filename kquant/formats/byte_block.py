@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.legacy_block import reciprocal
-from kquant.formats.scale_search import ZERO, largest_magnitude
-from kquant.kernels.lanes import Lanes, Rows, as_int, larger, load, smaller, store, where, zeros
+from kquant.kernels.blocks import apart, count, largest, of_block, put_run, put_sum, run_of, together
+from kquant.kernels.lanes import Lanes, Rows, as_int, larger, smaller
 from kquant.kernels.mark import kernel
 
 f32 = np.float32
@@ -17,18 +17,16 @@ BYTE_MAX = f32(127)
 
 @kernel
 def round_bytes(x: Rows, block: Rows, at: int) -> tuple[Lanes, Lanes]:
-    """Signed bytes to `at` .. `at` + 32 of the block; d, and the sum of the bytes.
+    """Signed bytes to `at` .. `at` + 32 of each block; d, and the sum of the bytes.
 
     Where 1 / d overflows (every element denormal) C is undefined; here such a byte is the nearest
     that exists (and 127 for 0 * infinity).
     """
-    _, magnitude = largest_magnitude(x, 0, 32)
-    d = magnitude / BYTE_MAX
-    inverse = reciprocal(d)
-    total = as_int(zeros(x))
-    for i in range(32):
-        value = larger(smaller(load(x, i) * inverse, BYTE_MAX), -BYTE_MAX)
-        q = as_int(value + where(value < ZERO, -JUST_BELOW_HALF, JUST_BELOW_HALF))
-        store(block, at + i, q)
-        total = total + q
-    return d, total
+    d = largest(x) / BYTE_MAX
+    inverse, sums = apart(reciprocal(d)), apart(as_int(d))
+    for b in range(count(x)):
+        value = larger(smaller(run_of(x, b, 0, 32) * of_block(inverse, b), BYTE_MAX), -BYTE_MAX)
+        q = as_int(value + np.copysign(JUST_BELOW_HALF, value))
+        put_run(block, b, at, q)
+        put_sum(sums, b, q)
+    return d, together(sums)

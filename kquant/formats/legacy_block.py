@@ -10,9 +10,19 @@ from kquant.formats.scale_search import (
     ZERO,
     affine_levels,
     affine_search,
-    largest_magnitude,
     symmetric_levels,
     symmetric_search,
+)
+from kquant.kernels.blocks import (
+    apart,
+    count,
+    first_of,
+    highest,
+    lowest,
+    of_block,
+    put_bits,
+    put_run,
+    run_of,
 )
 from kquant.kernels.lanes import (
     Lanes,
@@ -29,6 +39,8 @@ from kquant.kernels.lanes import (
 from kquant.kernels.mark import kernel
 
 f32 = np.float32
+NONE = -1
+"""Where levels of four bits have their fifth."""
 
 
 @kernel
@@ -43,32 +55,62 @@ def cut(value: Lanes, highest: f32) -> Lanes:
 
 
 @kernel
-def symmetric_block(x: Rows, nmax: f32, levels: Rows) -> Lanes:
-    """d = extreme / -nmax, and levels 0 .. 2 * nmax - 1.
+def extreme(x: Rows) -> Lanes:
+    """The first of the elements of largest magnitude, +0 where all are zero."""
+    high, low = highest(x), lowest(x)
+    found = where(high > -low, high, low)
+    if not np.all(high != -low):
+        found = where(high == -low, first_of(x, high) + ZERO, found)
+    return found
+
+
+@kernel
+def bounds(x: Rows) -> tuple[Lanes, Lanes]:
+    """The lowest element, the first of several equal ones, and the highest."""
+    high, low = highest(x), lowest(x)
+    if not np.all(low != ZERO):
+        low = where(low == ZERO, first_of(x, np.abs(low)), low)
+    return low, where(high == low, low, high)
+
+
+@kernel
+def round_symmetric(x: Rows, nmax: f32, block: Rows, at: int, high_at: int) -> Lanes:
+    """d = extreme / -nmax; levels 0 .. 2 * nmax - 1 to byte `at`, their fifth bits to `high_at`, if there.
 
     1 / d overflows when every element is denormal; C then casts an infinity to an integer, which
     is undefined.  Here such a level is the nearest that exists (and the highest for 0 * infinity).
     """
-    extreme, _ = largest_magnitude(x, 0, 32)
-    d = extreme / -nmax
-    inverse = reciprocal(d)
-    for i in range(32):
-        store(levels, i, cut(load(x, i) * inverse + (nmax + HALF), nmax + nmax - ONE))
+    d = extreme(x) / -nmax
+    inverse = apart(reciprocal(d))
+    for b in range(count(x)):
+        factor = of_block(inverse, b)
+        low = cut(run_of(x, b, 0, 16) * factor + (nmax + HALF), nmax + nmax - ONE)
+        high = cut(run_of(x, b, 16, 16) * factor + (nmax + HALF), nmax + nmax - ONE)
+        put_levels(block, b, at, high_at, as_int(low), as_int(high))
     return d
 
 
 @kernel
-def affine_block(x: Rows, nmax: f32, levels: Rows) -> tuple[Lanes, Lanes]:
+def round_affine(x: Rows, nmax: f32, block: Rows, at: int, high_at: int) -> tuple[Lanes, Lanes]:
     """d = (highest - lowest) / nmax and m = lowest, and levels 0 .. nmax.  Denormals as above."""
-    lowest = load(x, 0)
-    highest = lowest
-    for i in range(1, 32):
-        lowest, highest = smaller(load(x, i), lowest), larger(load(x, i), highest)
-    d = (highest - lowest) / nmax
-    inverse = reciprocal(d)
-    for i in range(32):
-        store(levels, i, cut((load(x, i) - lowest) * inverse + HALF, nmax))
-    return d, lowest
+    m, top = bounds(x)
+    d = (top - m) / nmax
+    inverse, minimum = apart(reciprocal(d)), apart(m)
+    for b in range(count(x)):
+        factor, less = of_block(inverse, b), of_block(minimum, b)
+        low = cut((run_of(x, b, 0, 16) - less) * factor + HALF, nmax)
+        high = cut((run_of(x, b, 16, 16) - less) * factor + HALF, nmax)
+        put_levels(block, b, at, high_at, as_int(low), as_int(high))
+    return d, m
+
+
+@kernel
+def put_levels(block: Rows, b: int, at: int, high_at: int, low: Lanes, high: Lanes) -> None:
+    """Bits 0-3 of elements l and 16 + l to byte `at` + l, bit 4 of element l to bit l from `high_at` on."""
+    put_run(block, b, at, (low & 15) | ((high & 15) << 4))
+    if high_at != NONE:
+        put_bits(block, b, high_at, low > 15)
+        put_bits(block, b, high_at + 2, high > 15)
 
 
 @kernel

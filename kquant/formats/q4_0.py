@@ -20,8 +20,15 @@ import numpy as np
 
 from kquant.formats.byte_dot import add_symmetric
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.legacy_block import run_nibbles, store_nibbles, symmetric_block, symmetric_weighted
-from kquant.kernels.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.formats.legacy_block import (
+    NONE,
+    round_symmetric,
+    run_nibbles,
+    store_nibbles,
+    symmetric_weighted,
+)
+from kquant.kernels.blocks import put_shorts
+from kquant.kernels.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_same
 from kquant.types import TensorType
@@ -56,10 +63,8 @@ def dequantize(block: Rows, y: Rows) -> None:
 
 
 @kernel
-def quantize(x: Rows, block: Rows) -> None:
-    levels = np.empty((32, x.shape[1]), np.float32)
-    store_half(block, D, symmetric_block(x, NMAX, levels))
-    store_nibbles(levels, QS, block)
+def quantize_blocks(x: Rows, block: Rows) -> None:
+    put_shorts(block, D, half_bits(round_symmetric(x, NMAX, block, QS, NONE)))
 
 
 @kernel

@@ -21,8 +21,9 @@ import numpy as np
 
 from kquant.formats.byte_dot import add_affine
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.legacy_block import affine_block, affine_weighted, run_nibbles, store_nibbles
-from kquant.kernels.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.formats.legacy_block import NONE, affine_weighted, round_affine, run_nibbles, store_nibbles
+from kquant.kernels.blocks import put_shorts
+from kquant.kernels.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor
 from kquant.types import TensorType
@@ -57,12 +58,10 @@ def dequantize(block: Rows, y: Rows) -> None:
 
 
 @kernel
-def quantize(x: Rows, block: Rows) -> None:
-    levels = np.empty((32, x.shape[1]), np.float32)
-    d, m = affine_block(x, NMAX, levels)
-    store_half(block, D, d)
-    store_half(block, M, m)
-    store_nibbles(levels, QS, block)
+def quantize_blocks(x: Rows, block: Rows) -> None:
+    d, m = round_affine(x, NMAX, block, QS, NONE)
+    put_shorts(block, D, half_bits(d))
+    put_shorts(block, M, half_bits(m))
 
 
 @kernel

@@ -32,14 +32,15 @@ from kquant.formats.fields import (
     squeeze,
 )
 from kquant.formats.legacy_block import (
+    round_symmetric,
     run_fifth_bits,
     run_nibbles,
     store_fifth_bits,
     store_nibbles,
-    symmetric_block,
     symmetric_weighted,
 )
-from kquant.kernels.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.blocks import put_shorts
+from kquant.kernels.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, bits_at, half_at, load_bytes, put_bytes, put_factor, put_same
 from kquant.types import TensorType
@@ -76,11 +77,8 @@ def dequantize(block: Rows, y: Rows) -> None:
 
 
 @kernel
-def quantize(x: Rows, block: Rows) -> None:
-    levels = np.empty((32, x.shape[1]), np.float32)
-    store_half(block, D, symmetric_block(x, NMAX, levels))
-    store_nibbles(levels, QS, block)
-    store_fifth_bits(levels, QH, block)
+def quantize_blocks(x: Rows, block: Rows) -> None:
+    put_shorts(block, D, half_bits(round_symmetric(x, NMAX, block, QS, QH)))
 
 
 @kernel

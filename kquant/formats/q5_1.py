@@ -33,14 +33,15 @@ from kquant.formats.fields import (
     squeeze,
 )
 from kquant.formats.legacy_block import (
-    affine_block,
     affine_weighted,
+    round_affine,
     run_fifth_bits,
     run_nibbles,
     store_fifth_bits,
     store_nibbles,
 )
-from kquant.kernels.lanes import Rows, as_float, run_half, store_half, store_run
+from kquant.kernels.blocks import put_shorts
+from kquant.kernels.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, bits_at, half_at, load_bytes, put_bytes, put_factor
 from kquant.types import TensorType
@@ -81,13 +82,10 @@ def dequantize(block: Rows, y: Rows) -> None:
 
 
 @kernel
-def quantize(x: Rows, block: Rows) -> None:
-    levels = np.empty((32, x.shape[1]), np.float32)
-    d, m = affine_block(x, NMAX, levels)
-    store_half(block, D, d)
-    store_half(block, M, m)
-    store_nibbles(levels, QS, block)
-    store_fifth_bits(levels, QH, block)
+def quantize_blocks(x: Rows, block: Rows) -> None:
+    d, m = round_affine(x, NMAX, block, QS, QH)
+    put_shorts(block, D, half_bits(d))
+    put_shorts(block, M, half_bits(m))
 
 
 @kernel

@@ -19,7 +19,8 @@ import numpy as np
 from kquant.formats.byte_block import round_bytes
 from kquant.formats.byte_dot import add_bytes
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
-from kquant.kernels.lanes import Rows, as_float, load_run_signed, run_half, store_half, store_run
+from kquant.kernels.blocks import put_shorts
+from kquant.kernels.lanes import Rows, as_float, half_bits, load_run_signed, run_half, store_run
 from kquant.kernels.mark import kernel
 from kquant.kernels.products import Tile, half_at, load_bytes, put_factor, put_large_bytes, put_same
 from kquant.types import TensorType
@@ -50,9 +51,9 @@ def dequantize(block: Rows, y: Rows) -> None:
 
 
 @kernel
-def quantize(x: Rows, block: Rows) -> None:
+def quantize_blocks(x: Rows, block: Rows) -> None:
     d, _ = round_bytes(x, block, QS)
-    store_half(block, D, d)
+    put_shorts(block, D, half_bits(d))
 
 
 quantize_weighted = None

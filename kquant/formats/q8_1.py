@@ -19,7 +19,8 @@ import numpy as np
 
 from kquant.formats.byte_block import round_bytes
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
-from kquant.kernels.lanes import Rows, as_float, load_run_signed, run_half, store_half, store_run
+from kquant.kernels.blocks import put_shorts
+from kquant.kernels.lanes import Rows, as_float, half_bits, load_run_signed, run_half, store_run
 from kquant.kernels.mark import kernel
 from kquant.types import TensorType
 
@@ -48,10 +49,10 @@ def dequantize(block: Rows, y: Rows) -> None:
 
 
 @kernel
-def quantize(x: Rows, block: Rows) -> None:
+def quantize_blocks(x: Rows, block: Rows) -> None:
     d, total = round_bytes(x, block, QS)
-    store_half(block, D, d)
-    store_half(block, S, as_float(total) * d)
+    put_shorts(block, D, half_bits(d))
+    put_shorts(block, S, half_bits(as_float(total) * d))
 
 
 quantize_weighted = None

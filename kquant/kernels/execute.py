@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kquant.kernels.blocks import BLOCKS, are_finite
 from kquant.kernels.jit import compiled, lane_count, passes_cache
 from kquant.kernels.lanes import (
     Rows,
@@ -31,6 +32,7 @@ from kquant.kernels.lanes import (
     zeros,
 )
 from kquant.kernels.mark import kernel
+from kquant.kernels.products import block_from
 
 __all__ = ["Execution", "aligned_empty", "dequantize_rows", "prepare", "quantize_rows"]
 
@@ -53,7 +55,7 @@ WHOLE = -1
 @kernel
 def encode_numbers(x: Rows, out: Rows, is_far: bool) -> int:
     if is_far:
-        bad = encode_runs(past_cache(x), past_cache(out), x.shape[0])
+        bad: int = encode_runs(past_cache(x), past_cache(out), x.shape[0])
         settle()
         return bad
     return encode_runs(x, out, x.shape[0])
@@ -103,6 +105,10 @@ def quantize(x: Rows, block: Rows) -> None:
     """Stands for a room's `quantize`."""
 
 
+def quantize_blocks(x: Rows, block: Rows) -> None:
+    """Stands for a room's `quantize_blocks`."""
+
+
 def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
     """Stands for a room's `quantize_weighted`."""
 
@@ -116,6 +122,19 @@ def dequantize_blocks(data: Rows, y: Rows, is_far: bool) -> None:
     else:
         for b in range(data.shape[0]):
             dequantize(data[b], y[b])
+
+
+@kernel
+def quantize_whole_blocks(x: Rows, out: Rows) -> int:
+    """`BLOCKS` at a time; the last ones overlap those before them."""
+    n = x.shape[0]
+    for start in range(0, n, BLOCKS):
+        first: int = min(start, n - BLOCKS)
+        some = block_from(x, first, 0)
+        if not are_finite(some):
+            return first
+        quantize_blocks(some, block_from(out, first, 0))
+    return WHOLE
 
 
 @kernel
@@ -242,6 +261,9 @@ def _machine(room: ModuleType, job: str) -> Any:
     if job == "dequantize":
         signature = "R(uint8, 2), float32[:, ::1], boolean"
         return compiled(dequantize_blocks, signature, name, dequantize=room.dequantize)
+    if job == "quantize" and hasattr(room, "quantize_blocks"):
+        signature = "R(float32, 2), uint8[:, ::1]"
+        return compiled(quantize_whole_blocks, signature, name, quantize_blocks=room.quantize_blocks)
     if job == "quantize":
         signature = "R(float32, 1), intp, intp, intp, uint8[::1]"
         return compiled(quantize_groups, signature, name, quantize=room.quantize)
@@ -283,6 +305,8 @@ def quantize_rows(
     if importance is None or room.quantize_weighted is None:
         if execution == "numpy":
             return _quantize_numpy(room, x, None, out)
+        if hasattr(room, "quantize_blocks"):
+            return _quantize_whole_blocks(room, flat.reshape(-1, block_size), packed.reshape(-1, type_size))
         drive = _machine(room, "quantize")
         return int(drive(flat, block_size, type_size, lane_count(), packed))
     if execution == "numpy":
@@ -310,6 +334,16 @@ def dequantize_rows(
             room.dequantize(blocks[b : b + CHUNK], values[b : b + CHUNK])
 
 
+def _quantize_whole_blocks(room: ModuleType, blocks: Floats, packed: Bytes) -> int:
+    drive, n = _machine(room, "quantize"), len(blocks)
+    if n >= BLOCKS:
+        return int(drive(blocks, packed))
+    some = np.empty((BLOCKS, room.TYPE.type_size), np.uint8)
+    bad = int(drive(np.resize(blocks, (BLOCKS, room.TYPE.block_size)), some))
+    packed[...] = some[:n]
+    return bad
+
+
 def _quantize_numpy(room: ModuleType, x: Floats, importance: Floats | None, out: Bytes) -> int:
     block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
     blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
@@ -317,6 +351,10 @@ def _quantize_numpy(room: ModuleType, x: Floats, importance: Floats | None, out:
         return int(np.flatnonzero(~np.isfinite(blocks).all(axis=1))[0])
     per_row = x.shape[1] // block_size
     for b in range(0, len(blocks), CHUNK):
+        if importance is None and hasattr(room, "quantize_blocks"):
+            with np.errstate(all="ignore"):
+                room.quantize_blocks(blocks[b : b + CHUNK], packed[b : b + CHUNK])
+            continue
         rows = _turned(blocks[b : b + CHUNK])
         block = np.empty((type_size, rows.shape[1]), np.uint8)
         with np.errstate(all="ignore"):

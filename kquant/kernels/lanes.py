@@ -10,8 +10,8 @@ A kernel is written for *one* block and runs for many at a time.  Two kinds of v
 
 NumPy executes a kernel as it stands: a vector is a NumPy array.  Numba compiles the same text to
 SIMD: `kquant.kernels.simd` teaches it that a vector is an LLVM vector register.  Kernels therefore use
-operators on vectors, `np.abs`, `np.sqrt`, `np.minimum`, `np.maximum`, `np.fmax`, `np.all`, and the
-functions below.
+operators on vectors, `np.abs`, `np.sqrt`, `np.copysign`, `np.minimum`, `np.maximum`, `np.fmax`, `np.all`,
+and the functions below.
 """
 
 from __future__ import annotations

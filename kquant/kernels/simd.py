@@ -179,6 +179,15 @@ _binary(np.maximum, _pick(">"))
 _binary(np.fmax, _pick(">"))
 
 
+def _copysign(builder: Any, x: Any, sign: Any) -> Any:
+    signature = ir.FunctionType(x.type, [x.type, x.type])
+    name = f"llvm.copysign.v{x.type.count}f32"
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, name), [x, sign])
+
+
+_binary(np.copysign, {"float32": _copysign})
+
+
 def _unary(function: Any, element: str, result: str, emit: Callable[[Any, Any, Any], Any]) -> None:
     def typer(*args: Any) -> Any:
         if len(args) != 1 or not _is(args[0], element):
