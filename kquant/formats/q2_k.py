@@ -47,6 +47,7 @@ from kquant.kernels.products import (
     half_at,
     load_bytes,
     load_long,
+    moved,
     put_bytes,
     put_factor,
     put_pair,
@@ -176,6 +177,6 @@ def unpack_levels(block: Rows, tile: Tile) -> None:
 @kernel
 def put_half(tile: Tile, at: int, q: Lanes) -> None:
     put_bytes(tile, at, q & 3)
-    put_bytes(tile, at + 32, (q >> 2) & 3)
-    put_bytes(tile, at + 64, (q >> 4) & 3)
+    put_bytes(tile, at + 32, moved(q, 2, 2, 0))
+    put_bytes(tile, at + 64, moved(q, 4, 2, 0))
     put_bytes(tile, at + 96, q >> 6)

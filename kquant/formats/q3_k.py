@@ -55,6 +55,7 @@ from kquant.kernels.products import (
     half_at,
     load_bytes,
     load_long,
+    moved,
     put_16_scales,
     put_bytes,
     put_factor,
@@ -216,14 +217,23 @@ def put_excess(tile: Tile, j: int, sc: Lanes) -> None:
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
     hmask = load_long(block, HMASK)
-    put_half(tile, 0, load_long(block, QS), hmask)
-    put_half(tile, 128, load_long(block, QS + 32), hmask >> 4)
+    low, high = load_long(block, QS), load_long(block, QS + 32)
+    put_half(tile, 0, low, moved(hmask, 0, 1, 2), moved(hmask, 1, 1, 2), hmask & 4, moved(hmask, 3, 1, 2))
+    put_half(
+        tile,
+        128,
+        high,
+        moved(hmask, 4, 1, 2),
+        moved(hmask, 5, 1, 2),
+        moved(hmask, 6, 1, 2),
+        moved(hmask, 7, 1, 2),
+    )
 
 
 @kernel
-def put_half(tile: Tile, at: int, q: Lanes, high: Lanes) -> None:
-    """Bits 0-3 of `high` are the third bits."""
-    put_bytes(tile, at, (q & 3) | ((high & 1) << 2))
-    put_bytes(tile, at + 32, ((q >> 2) & 3) | ((high & 2) << 1))
-    put_bytes(tile, at + 64, ((q >> 4) & 3) | (high & 4))
-    put_bytes(tile, at + 96, (q >> 6) | ((high & 8) >> 1))
+def put_half(tile: Tile, at: int, q: Lanes, first: Lanes, second: Lanes, third: Lanes, fourth: Lanes) -> None:
+    """With the third bits of each 32 levels."""
+    put_bytes(tile, at, (q & 3) | first)
+    put_bytes(tile, at + 32, moved(q, 2, 2, 0) | second)
+    put_bytes(tile, at + 64, moved(q, 4, 2, 0) | third)
+    put_bytes(tile, at + 96, (q >> 6) | fourth)

@@ -51,7 +51,7 @@ from kquant.kernels.lanes import (
     zeros,
 )
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Columns, Tile, load_long, put_bytes, scaled_dots
+from kquant.kernels.products import Columns, Tile, load_long, moved, put_bytes, scaled_dots
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_K
@@ -149,14 +149,14 @@ unpack_scales = put_scales_and_minima
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
     qh = load_long(block, QH)
-    put_64(tile, 0, load_long(block, QS), qh << 4, qh << 3)
-    put_64(tile, 64, load_long(block, QS + 32), qh << 2, qh << 1)
-    put_64(tile, 128, load_long(block, QS + 64), qh, qh >> 1)
-    put_64(tile, 192, load_long(block, QS + 96), qh >> 2, qh >> 3)
+    put_64(tile, 0, load_long(block, QS), moved(qh, 0, 1, 4), moved(qh, 1, 1, 4))
+    put_64(tile, 64, load_long(block, QS + 32), moved(qh, 2, 1, 4), moved(qh, 3, 1, 4))
+    put_64(tile, 128, load_long(block, QS + 64), qh & 16, moved(qh, 5, 1, 4))
+    put_64(tile, 192, load_long(block, QS + 96), moved(qh, 6, 1, 4), moved(qh, 7, 1, 4))
 
 
 @kernel
 def put_64(tile: Tile, at: int, q: Lanes, low: Lanes, high: Lanes) -> None:
-    """Bits 4 of `low` and `high` are the fifth bits of either half."""
-    put_bytes(tile, at, (q & 15) | (low & 16))
-    put_bytes(tile, at + 32, (q >> 4) | (high & 16))
+    """With the fifth bits of either half."""
+    put_bytes(tile, at, (q & 15) | low)
+    put_bytes(tile, at + 32, (q >> 4) | high)

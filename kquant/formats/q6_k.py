@@ -49,6 +49,7 @@ from kquant.kernels.products import (
     half_at,
     load_bytes,
     load_long,
+    moved,
     put_bytes,
     put_factor,
     put_scales,
@@ -167,7 +168,7 @@ def unpack_levels(block: Rows, tile: Tile) -> None:
 
 @kernel
 def put_half(tile: Tile, at: int, even: Lanes, odd: Lanes, high: Lanes) -> None:
-    put_bytes(tile, at, (even & 15) | ((high & 3) << 4))
-    put_bytes(tile, at + 32, (odd & 15) | ((high & 12) << 2))
+    put_bytes(tile, at, (even & 15) | moved(high, 0, 2, 4))
+    put_bytes(tile, at + 32, (odd & 15) | moved(high, 2, 2, 4))
     put_bytes(tile, at + 64, (even >> 4) | (high & 48))
-    put_bytes(tile, at + 96, (odd >> 4) | ((high >> 2) & 48))
+    put_bytes(tile, at + 96, (odd >> 4) | moved(high, 6, 2, 4))

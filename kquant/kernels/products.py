@@ -44,6 +44,7 @@ __all__ = [
     "load_bytes",
     "load_long",
     "many_columns",
+    "moved",
     "no_floats",
     "no_sums",
     "one_column",
@@ -125,6 +126,11 @@ def quad(value: Lanes, i: int) -> Lanes:
 def signed(value: Lanes) -> Lanes:
     """The same bytes, as int8."""
     return value.view(np.int8)
+
+
+def moved(value: Lanes, first: int, n: int, to: int) -> Lanes:
+    """n bits of each byte, from bit `first` on, moved to bit `to`; the others are zero."""
+    return value >> first << (8 - n) >> (8 - n) << to
 
 
 def bits_at(value: Lanes, at: int, worth: int) -> Lanes:

@@ -25,12 +25,15 @@ from kquant.kernels.simd_sums import (
     I8,
     I16,
     I64,
+    add_fours_of_bytes,
     add_pairs_of_bytes,
     add_pairs_of_shorts,
     load,
+    narrowed,
     offset,
     shuffle,
     spread_short,
+    spread_shorts,
     store,
     widened_once,
 )
@@ -72,10 +75,10 @@ class GroupRowsType(types.Type):
 
 
 class GroupType(types.Type):
-    """The Numba type of `part_at`: the sums, each row's 16 scales, and where the column's block is."""
+    """The Numba type of `part_at`: the sums, each row's 16 scales, products to be scaled, the column's block."""
 
     llvm = ir.LiteralStructType(
-        [ir.ArrayType(ACC, CHAINS).as_pointer(), SHORTS.as_pointer(), I8.as_pointer()]
+        [ir.ArrayType(ACC, CHAINS).as_pointer(), SHORTS.as_pointer(), ACC.as_pointer(), I8.as_pointer()]
     )
 
 
@@ -160,7 +163,7 @@ lower_builtin(products.put_8_scales, GroupsType, *(LanesType,) * 2)(_put_8_scale
 
 def _part_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     scales = load(builder, in_tile(builder, args[0], SCALES, times(builder, args[1], PER * LONG)), SHORTS)
-    kept = [cgutils.alloca_once(builder, kind) for kind in (ir.ArrayType(ACC, CHAINS), SHORTS)]
+    kept = [cgutils.alloca_once(builder, kind) for kind in (ir.ArrayType(ACC, CHAINS), SHORTS, ACC)]
     builder.store(ir.Constant(ir.ArrayType(ACC, CHAINS), None), kept[0])
     builder.store(scales, kept[1])
     part = ir.Constant(GroupType.llvm, ir.Undefined)
@@ -191,7 +194,7 @@ def _add(builder: Any, sums: Any, chain: Any, x: Any, y: Any) -> None:
 
 def _put_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The excess of all levels is taken off the sums at once."""
-    sums, place, q = (builder.extract_value(args[0], i) for i in range(3))
+    sums, place, _, q = (builder.extract_value(args[0], i) for i in range(4))
     excess = sig.args[2].literal_value
     extended = builder.sext if sig.args[1].element == "int8" else builder.zext
     order = [16 * row + at for row in range(PER) for at in _EVEN_AND_ODD]
@@ -212,15 +215,33 @@ lower_builtin(products.excess_dots, SumsType, GroupsType, PlaceType, LITERAL, ty
 
 
 def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """The levels times the activations, in pairs; these times the scales, to the sums."""
+    """The levels times the activations, in pairs or fours; these times the scales, to the sums."""
     part, at, levels = args
-    sums, scales, q = (builder.extract_value(part, i) for i in range(3))
+    q = builder.extract_value(part, 3)
     x = _of_column(builder, offset(builder, q, at), ir.VectorType(I8, LONG))
-    pairs = add_pairs_of_bytes(builder, levels, shuffle(builder, x, x, [*range(LONG)] * PER))
-    i = builder.lshr(at, I64(5))
-    spread = spread_short(builder, builder.load(scales), i)
-    _add(builder, sums, builder.and_(i, I64(CHAINS - 1)), pairs, spread)
+    both = shuffle(builder, x, x, [*range(LONG)] * PER)
+    (_add_fours if HAS_VNNI else _add_pairs)(builder, part, builder.lshr(at, I64(5)), levels, both)
     return context.get_dummy_value()
+
+
+def _add_pairs(builder: Any, part: Any, i: Any, levels: Any, x: Any) -> None:
+    sums, scales = (builder.extract_value(part, k) for k in (0, 1))
+    spread = spread_short(builder, builder.load(scales), i)
+    _add(builder, sums, builder.and_(i, I64(CHAINS - 1)), add_pairs_of_bytes(builder, levels, x), spread)
+
+
+def _add_fours(builder: Any, part: Any, i: Any, levels: Any, x: Any) -> None:
+    """Sums of four products fit 16 bits, too: those of two registers are scaled in one."""
+    sums, scales, waiting = (builder.extract_value(part, k) for k in (0, 1, 2))
+    found = add_fours_of_bytes(builder, levels, x)
+    with builder.if_else(builder.trunc(i, ir.IntType(1))) as (second, first):
+        with first:
+            builder.store(found, waiting)
+        with second:
+            shorts = narrowed(builder, builder.load(waiting), found)
+            pair = builder.lshr(i, I64(1))
+            spread = spread_shorts(builder, builder.load(scales), pair)
+            _add(builder, sums, builder.and_(pair, I64(CHAINS - 1)), shorts, spread)
 
 
 lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_bytes)

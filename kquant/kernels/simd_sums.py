@@ -21,9 +21,20 @@ from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32
 
 __all__ = [
-    *("FEW", "HAS_VNNI", "I8", "I16", "I64", "MANY", "WORDS"),
-    *("add_pairs_of_bytes", "add_pairs_of_shorts", "add_scaled", "spread_short"),
-    *("dots", "everywhere", "load", "offset", "pair_dots", "shuffle", "store", "widened_once"),
+    *("FEW", "HAS_GFNI", "HAS_VNNI", "I8", "I16", "I64", "MANY", "WORDS"),
+    *("add_fours_of_bytes", "add_pairs_of_bytes", "add_pairs_of_shorts", "add_scaled", "narrowed"),
+    *(
+        "dots",
+        "everywhere",
+        "load",
+        "move_bits",
+        "offset",
+        "pair_dots",
+        "shuffle",
+        "spread_short",
+        "spread_shorts",
+    ),
+    *("store", "widened_once"),
 ]
 
 llvm.initialize_native_asmparser()  # for the instructions that are written out below
@@ -47,7 +58,7 @@ def _has(*features: str) -> bool:
     return not is_portable() and all(f"+{name}" in of_cpu for name in features)
 
 
-HAS_VNNI, HAS_AVX2 = _has("avx512bw", "avx512vnni"), _has("avx2")
+HAS_VNNI, HAS_AVX2, HAS_GFNI = _has("avx512bw", "avx512vnni"), _has("avx2"), _has("avx512bw", "gfni")
 MANY, FEW = (12, 4) if HAS_VNNI else (2, 1)
 """Columns whose sums stay in registers, and a number of them for what is left."""
 
@@ -230,6 +241,27 @@ def _pairs_spelled_out(builder: Any, x: Any, y: Any) -> Any:
     return builder.add(*(shuffle(builder, product, product, range(k, 2 * ROWS, 2)) for k in (0, 1)))
 
 
+# ---------------------------------------------------------------- bits
+
+
+def move_bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
+    """In one instruction, which multiplies the bits of each byte with a matrix; 64 bytes at a time."""
+    octets = ir.VectorType(I8, 64)
+    matrix = [0] * 8
+    for bit in range(n):
+        matrix[7 - (to + bit)] = 1 << (first + bit)
+    by = ir.Constant(octets, matrix * 8)
+    name = "llvm.x86.vgf2p8affineqb.512"
+    parts = [
+        _intrinsic(builder, name, octets, shuffle(builder, value, value, range(at, at + 64)), by, I8(0))
+        for at in range(0, value.type.count, 64)
+    ]
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [shuffle(builder, a, b, range(2 * a.type.count)) for a, b in pairs]
+    return parts[0]
+
+
 # ---------------------------------------------------------------- rows that lie side by side
 
 
@@ -237,6 +269,19 @@ def add_pairs_of_bytes(builder: Any, levels: Any, x: Any) -> Any:
     """int16: level * activation, two neighbours added; AVX2's half of it or all of AVX-512's."""
     name = "llvm.x86.avx512.pmaddubs.w.512" if levels.type.count == 64 else "llvm.x86.avx2.pmadd.ub.sw"
     return _intrinsic(builder, name, ir.VectorType(I16, levels.type.count // 2), levels, x)
+
+
+def add_fours_of_bytes(builder: Any, levels: Any, x: Any) -> Any:
+    """int32: level * activation, four neighbours added, with VNNI."""
+    words = ir.VectorType(I32, levels.type.count // 4)
+    given = ir.Constant(words, None), *(builder.bitcast(value, words) for value in (levels, x))
+    return _intrinsic(builder, "llvm.x86.avx512.vpdpbusd.512", words, *given)
+
+
+def narrowed(builder: Any, first: Any, second: Any) -> Any:
+    """int16: in each quarter four lanes of the first, then four of the second; they fit."""
+    shorts = ir.VectorType(I16, 2 * first.type.count)
+    return _intrinsic(builder, "llvm.x86.avx512.packssdw.512", shorts, first, second)
 
 
 def add_pairs_of_shorts(builder: Any, total: Any, x: Any, y: Any) -> Any:
@@ -256,6 +301,18 @@ def spread_short(builder: Any, value: Any, i: Any) -> Any:
     first = builder.insert_element(ir.Constant(octets, ir.Undefined), at, I32(0))
     order = builder.add(shuffle(builder, first, first, [0] * n), ir.Constant(octets, [0, 1] * (n // 2)))
     found = _intrinsic(builder, name, octets, builder.bitcast(value, octets), order)
+    return builder.bitcast(found, value.type)
+
+
+def spread_shorts(builder: Any, value: Any, i: Any) -> Any:
+    """Numbers 2 i and 2 i + 1 of the eight int16 in each quarter, in four places each."""
+    n = 2 * value.type.count
+    octets = ir.VectorType(I8, n)
+    at = builder.trunc(builder.shl(i, I64(2)), I8)
+    first = builder.insert_element(ir.Constant(octets, ir.Undefined), at, I32(0))
+    order = [0, 1] * 4 + [2, 3] * 4
+    order = builder.add(shuffle(builder, first, first, [0] * n), ir.Constant(octets, order * (n // 16)))
+    found = _intrinsic(builder, "llvm.x86.avx512.pshuf.b.512", octets, builder.bitcast(value, octets), order)
     return builder.bitcast(found, value.type)
 
 

@@ -18,7 +18,19 @@ from kquant.kernels import products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_memory import SECOND_LEVEL, fetch_line
-from kquant.kernels.simd_sums import I8, I16, I64, WORDS, dots, load, offset, shuffle, store
+from kquant.kernels.simd_sums import (
+    HAS_GFNI,
+    I8,
+    I16,
+    I64,
+    WORDS,
+    dots,
+    load,
+    move_bits,
+    offset,
+    shuffle,
+    store,
+)
 
 __all__ = [
     *("LEVELS", "FACTORS", "PAIRS", "QUAD", "SCALES", "TILES"),
@@ -199,6 +211,26 @@ teach(products.quad, _quad_type, (LanesType, types.IntegerLiteral))(_quad)
 teach(products.signed, lambda value: (LanesType("int8", value.width), value), (LanesType,))(
     lambda context, builder, sig, args: args[0]
 )
+
+
+def _moved(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    value = args[0]
+    first, n, to = (t.literal_value for t in sig.args[1:])
+
+    def by(emit: Any, x: Any, distance: int) -> Any:
+        return emit(x, ir.Constant(x.type, [distance] * x.type.count)) if distance else x
+
+    if HAS_GFNI and value.type.count % 64 == 0:
+        return move_bits(builder, value, first, n, to)
+    there = by(builder.lshr, value, first - to) if first > to else by(builder.shl, value, to - first)
+    return by(builder.and_, there, ((1 << n) - 1) << to)
+
+
+teach(
+    products.moved,
+    lambda *args: args[:1] + args,
+    (LanesType, types.IntegerLiteral, types.IntegerLiteral, types.IntegerLiteral),
+)(_moved)
 
 
 def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
