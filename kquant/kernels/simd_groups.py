@@ -21,6 +21,7 @@ from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_products import SumsType, sums_of
 from kquant.kernels.simd_sums import (
+    HALF,
     HAS_VNNI,
     I8,
     I16,
@@ -91,13 +92,11 @@ _ROWS, _GROUP = GroupRowsType("group rows"), GroupType("group")
 
 
 def _rows_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """One row, or two: 0 and 4, ..., 8 and 12, ... come out of `_summed` in order."""
+    """One row, or two that are half a tile apart."""
     block, _, row = args
     first, stride = (builder.extract_value(block, at) for at in (0, 1))
-    if PER == 2:
-        row = builder.add(row, builder.and_(row, I64(4)))
     place = offset(builder, first, builder.mul(row, stride))
-    return pair_of(builder, GroupRowsType.llvm, place, times(builder, stride, 4))
+    return pair_of(builder, GroupRowsType.llvm, place, times(builder, stride, HALF))
 
 
 def _is_grouped(tile: Any) -> bool:
@@ -136,10 +135,10 @@ def _put_scales(builder: Any, tile: Any, quads: list[Any], order: list[int]) -> 
     words, octets = ir.VectorType(I32, ROWS), ir.VectorType(I8, QUAD)
     for k, value in enumerate(turned(builder, [builder.bitcast(q, words) for q in quads])):
         rows = builder.bitcast(value, octets)  # k, k + 4, k + 8, k + 12
-        for four in range(0, ROWS // 4, PER):
-            lanes = [16 * row + at for row in range(four, four + PER) for at in order]
+        for four in range(0, 4 // PER):
+            lanes = [16 * row + at for row in range(four, 4, 2)[:PER] for at in order]
             scales = builder.sext(shuffle(builder, rows, rows, lanes), SHORTS)
-            group = (four // PER * 4 + k) * PER * LONG
+            group = (4 * four + k) * PER * LONG
             store(builder, in_tile(builder, tile, SCALES + group), scales)
 
 
@@ -288,8 +287,10 @@ def _summed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     places = range(LEVELS, LEVELS + ROWS * LONG, PER * LONG)
     groups = [load(builder, in_tile(builder, args[1], place), ACC) for place in places]
     fours = [_of_four(builder, groups[i : i + 4]) for i in range(0, len(groups), 4)]
+    n = ACC.count  # eight lanes for each row
     low, high = (
-        [at + lane for at in range(first, 2 * ACC.count, 8) for lane in range(4)] for first in (0, 4)
+        [at + lane for row in range(first, n, 8) for at in (row, n + row) for lane in range(4)]
+        for first in (0, 4)
     )
     eights = [_added(builder, fours[i : i + 2], low, high) for i in range(0, len(fours), 2)]
     return sums_of(builder, [shuffle(builder, eights[0], eights[-1], range(ROWS))])

@@ -21,7 +21,7 @@ from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32
 
 __all__ = [
-    *("FEW", "HAS_GFNI", "HAS_VNNI", "I8", "I16", "I64", "MANY", "WORDS"),
+    *("FEW", "HALF", "HAS_GFNI", "HAS_VNNI", "I8", "I16", "I64", "MANY", "WORDS"),
     *("add_fours_of_bytes", "add_pairs_of_bytes", "add_pairs_of_shorts", "add_scaled", "narrowed"),
     *(
         "dots",
@@ -45,7 +45,7 @@ OCTETS, SHORTS, WORDS = ir.VectorType(I8, 4 * ROWS), ir.VectorType(I16, 2 * ROWS
 FEW_PRODUCTS = 16
 """Whose sum may fit 16 bits."""
 HALF = ROWS // 2
-"""Rows in a register of AVX2."""
+"""Rows in a register of AVX2, and in either half of a tile."""
 
 
 def is_portable() -> bool:
