@@ -23,7 +23,7 @@ from benchmarks.peak import PRODUCTS, peak_loop
 from kquant.dot import vec_dot_type
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Floats
-from kquant.multiply import arguments, columns_of, multiplier
+from kquant.multiply import arguments, columns_of, goes_in_turn, multiplier
 from kquant.types import TensorType
 
 FUNCTIONS = {
@@ -67,9 +67,9 @@ def ggml_function(name: str) -> Any:
 
 
 @cache
-def repeated_product(t: TensorType, n_columns: int) -> Any:
+def repeated_product(t: TensorType, n_columns: int, in_turn: bool) -> Any:
     """The compiled product of a type, so many times."""
-    product = multiplier(room(t), n_columns)
+    product = multiplier(room(t), n_columns, in_turn=in_turn)
 
     @numba.njit  # type: ignore[untyped-decorator]
     def repeated(calls, w, columns, tiles, acc, is_far, out):  # type: ignore[no-untyped-def]
@@ -82,7 +82,7 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
 def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
     """Fills out (columns, rows), with all that Python does done before."""
     given = arguments(room(t), w, columns_of(a, vec_dot_type(t)), out)
-    repeated = repeated_product(t, len(out))
+    repeated = repeated_product(t, len(out), goes_in_turn(room(t), w, len(out)))
 
     def run() -> Floats:
         repeated(calls, *given)

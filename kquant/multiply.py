@@ -14,7 +14,7 @@ import numpy as np
 
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats, aligned_empty
-from kquant.kernels.jit import column_count, compiled, has_groups
+from kquant.kernels.jit import column_count, compiled, has_groups, reads_in_turn
 from kquant.kernels.lanes import Lanes, Rows
 from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
@@ -44,10 +44,20 @@ from kquant.kernels.products import (
 )
 from kquant.types import TensorType
 
-__all__ = ["arguments", "columns_of", "empty_tile", "multiplier", "multiply"]
+__all__ = [
+    "arguments",
+    "columns_of",
+    "empty_tile",
+    "goes_in_turn",
+    "may_go_in_turn",
+    "multiplier",
+    "multiply",
+]
 
 NEAR = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are fetched ahead."""
+IN_TURN = 64
+"""Super-blocks of a row that are multiplied before those of the next row."""
 STRETCH = 256
 """Elements of each row that are unpacked at a time: one super-block, or eight blocks of 32."""
 
@@ -118,6 +128,42 @@ def multiply_column(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool
 
 
 @kernel
+def multiply_rows_in_turn(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool, out: Rows) -> None:
+    """The same, but as many blocks of a group of rows as there are tiles before those of the next group.
+
+    The levels must not need what `unpack_scales` puts into a tile.
+    """
+    n_rows, n_blocks, stretch = len(w), len(columns), len(tiles)
+    of = parts(groups_at(tiles, 0, columns_at(columns, 0)))
+    for start in range(0, n_rows, ROWS):
+        row, ahead = min(start, n_rows - ROWS), min(start + ROWS, n_rows - ROWS)
+        total = no_floats(one_column(acc, 0))
+        for first in range(0, n_blocks, stretch):
+            n = min(stretch, n_blocks - first)
+            for i in range(of):
+                for b in range(n):
+                    at, tile = (first + b) * SIZE, groups_at(tiles, b, columns_at(columns, first + b))
+                    for k in range(i, ROWS, of):
+                        fetch_block(w, ahead + k, at, SIZE)
+                    part = part_at(tile, i)
+                    unpack_levels(rows_at(block_from(w, row, at), tile, i), part)
+                    put_part(tile, i, part)
+            for b in range(n):
+                column = columns_at(columns, first + b)
+                tile = groups_at(tiles, b, column)
+                unpack_scales(block_from(w, row, (first + b) * SIZE), tile)
+                total = add(total, tile, column, 0)
+        put_sums(acc, 0, total)
+        give(acc, 0, out, row)
+
+
+@kernel
+def fetch_block(w: Rows, row: int, at: int, size: int) -> None:
+    for k in range(at, at + size, FETCHED):
+        fetch(w, row, k)
+
+
+@kernel
 def multiply_tiles(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool, out: Rows) -> None:
     """out[c, r] = row r of w times column c, for at least 16 rows; the last tile overlaps the one before."""
     n_rows, n_columns, n_blocks, stretch = len(w), len(out), len(columns), len(tiles)
@@ -184,33 +230,47 @@ def multiply(codec: ModuleType, w: Bytes, columns: Columns, out: Floats, executi
         w = np.resize(w, (max(n_rows, ROWS), w.shape[1]))
     is_whole = n_rows >= ROWS and out.strides[1] == out.itemsize
     result = out if is_whole else np.empty((len(out), len(w)), np.float32)
-    multiplier(codec, len(out))(*arguments(codec, w, columns, result))
+    loops = multiplier(codec, len(out), in_turn=goes_in_turn(codec, w, len(out)))
+    loops(*arguments(codec, w, columns, result))
     if not is_whole:
         out[...] = result[:, :n_rows]
 
 
 def arguments(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) -> tuple[Any, ...]:
-    """Of the compiled `multiply_column` and `multiply_tiles`."""
+    """Of the loops that `multiplier` compiles."""
     block_size = codec.TYPE.block_size
+    n_tiles = min(len(columns), IN_TURN) if goes_in_turn(codec, w, len(out)) else STRETCH // block_size
     tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + FACTORS))
     return (
         w,
         columns.view(np.uint8).reshape(*columns.shape, -1),
-        aligned_empty((STRETCH // block_size, tile_bytes), np.uint8),
+        aligned_empty((n_tiles, tile_bytes), np.uint8),
         aligned_empty((len(out), ROWS), np.float32),
         w.nbytes > NEAR,
         out,
     )
 
 
-def multiplier(codec: ModuleType, n_columns: int) -> Any:
-    """The compiled `multiply_column` or `multiply_tiles` of a room."""
+def may_go_in_turn(codec: ModuleType) -> bool:
+    """Whether `multiply_rows_in_turn` is for a type on this CPU."""
+    return getattr(codec, "LEVELS_ALONE", False) and reads_in_turn()
+
+
+def goes_in_turn(codec: ModuleType, w: Bytes, n_columns: int) -> bool:
+    """Whether it is for a matrix, which comes from memory, times so many columns."""
+    return n_columns == 1 and w.nbytes > NEAR and may_go_in_turn(codec)
+
+
+def multiplier(codec: ModuleType, n_columns: int, *, in_turn: bool = False) -> Any:
+    """The compiled `multiply_column`, `multiply_rows_in_turn` or `multiply_tiles` of a room."""
     many, few = column_count()
     names = {"SIZE": codec.TYPE.type_size, "MANY": many, "FEW": few}
     names |= {name: getattr(codec, name) for name in ("unpack_scales", "unpack_levels", "add")}
     name = f"{codec.TYPE.name.lower()}-multiply"
     if n_columns > 1:
         return compiled(multiply_tiles, SIGNATURE, name, **names)
+    if in_turn:
+        return compiled(multiply_rows_in_turn, SIGNATURE, f"{name}-in-turn", **names)
     names["column_tile"] = groups_at if codec.TYPE.block_size == STRETCH and has_groups() else products_at
     return compiled(multiply_column, SIGNATURE, f"{name}-column", **names)
 

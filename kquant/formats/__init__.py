@@ -11,15 +11,16 @@ docstring                the formula, the bytes, a picture of the bits, the upst
 `quantize_weighted`      kernel: the same with importance weights; None where ggml ignores them
 `WHOLE_ROW`              True where the weights also need the mean square of the whole row
 `VEC_DOT_TYPE`           the type of the activations that its rows are multiplied with
+`LEVELS_ALONE`           True where `unpack_levels` brings the scales that levels are multiplied with
 `unpack_scales`          kernel: of one block of each of some rows what belongs to it as a whole -> a tile
 `unpack_levels`          kernel: the levels -> the tile, one byte each
 `add`                    kernel: a tile times a block of each of some columns, added to sums in float32
 =======================  ============================================================================
 
-Without weights, blocks of 32 need no search: their types have `quantize_blocks` in the place of `quantize`,
-a kernel that makes some blocks at a time.  The types whose block is a single number have `decode` and
-`encode` in the place of `dequantize`, `quantize`, `unpack_scales`, `unpack_levels` and `add`.  A new format is
-a new file: nothing lists the rooms.
+Without weights, blocks of 32 need no search: their types have `quantize_blocks` in the place of `quantize`, a
+kernel that makes some blocks at a time.  The types whose block is a single number have `decode` and `encode`
+in the place of `dequantize`, `quantize`, `unpack_scales`, `unpack_levels` and `add`.  A new format is a new
+file: nothing lists the rooms.
 """
 
 from __future__ import annotations

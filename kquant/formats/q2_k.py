@@ -59,6 +59,7 @@ from kquant.types import TensorType
 
 TYPE = TensorType.Q2_K
 VEC_DOT_TYPE = TensorType.Q8_K
+LEVELS_ALONE = True
 LAYOUT = np.dtype([("scales", "u1", 16), ("qs", "u1", 64), ("d", "<f2"), ("dmin", "<f2")])
 SCALES, QS, D, DMIN = offsets(LAYOUT, TYPE)
 WHOLE_ROW = False

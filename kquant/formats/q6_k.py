@@ -60,6 +60,7 @@ from kquant.types import TensorType
 
 TYPE = TensorType.Q6_K
 VEC_DOT_TYPE = TensorType.Q8_K
+LEVELS_ALONE = True
 LAYOUT = np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), ("d", "<f2")])
 QL, QH, SCALES, D = offsets(LAYOUT, TYPE)
 WHOLE_ROW = False

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
-__all__ = ["column_count", "compiled", "has_groups", "lane_count", "passes_cache"]
+__all__ = ["column_count", "compiled", "has_groups", "lane_count", "passes_cache", "reads_in_turn"]
 
 _OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
@@ -37,6 +37,13 @@ def column_count() -> tuple[int, int]:
     from kquant.kernels.simd_sums import FEW, MANY
 
     return MANY, FEW
+
+
+def reads_in_turn() -> bool:
+    """Whether the CPU reads rows from memory faster one after the other than sixteen side by side."""
+    from kquant.kernels.simd_memory import IS_ZEN
+
+    return IS_ZEN and has_groups()
 
 
 def has_groups() -> bool:

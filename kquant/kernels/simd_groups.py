@@ -76,7 +76,7 @@ class GroupRowsType(types.Type):
 
 
 class GroupType(types.Type):
-    """The Numba type of `part_at`: the sums, each row's 16 scales, products to be scaled, the column's block."""
+    """The Numba type of `part_at`: sums, each row's 16 scales, products that wait for theirs, the column."""
 
     llvm = ir.LiteralStructType(
         [ir.ArrayType(ACC, CHAINS).as_pointer(), SHORTS.as_pointer(), ACC.as_pointer(), I8.as_pointer()]
@@ -135,7 +135,7 @@ def _put_scales(builder: Any, tile: Any, quads: list[Any], order: list[int]) -> 
     words, octets = ir.VectorType(I32, ROWS), ir.VectorType(I8, QUAD)
     for k, value in enumerate(turned(builder, [builder.bitcast(q, words) for q in quads])):
         rows = builder.bitcast(value, octets)  # k, k + 4, k + 8, k + 12
-        for four in range(0, 4 // PER):
+        for four in range(4 // PER):
             lanes = [16 * row + at for row in range(four, 4, 2)[:PER] for at in order]
             scales = builder.sext(shuffle(builder, rows, rows, lanes), SHORTS)
             group = (4 * four + k) * PER * LONG

@@ -12,12 +12,19 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import kquant
-from kquant import KQuantError, NonFiniteError, QuantizedTensor, ShapeError, UnsupportedTypeError
+from kquant import KQuantError, NonFiniteError, QuantizedTensor, ShapeError, UnsupportedTypeError, multiply
 from kquant.dot import vec_dot, vec_dot_type
 from kquant.formats import room
+from kquant.kernels.jit import has_groups
 from kquant.kernels.products import ROWS, groups_at, products_at
 from kquant.matmul import matmul
-from kquant.multiply import columns_of, empty_tile, multiply_column, multiply_tiles
+from kquant.multiply import (
+    columns_of,
+    empty_tile,
+    multiply_column,
+    multiply_rows_in_turn,
+    multiply_tiles,
+)
 from kquant.types import TensorType
 
 K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
@@ -139,9 +146,19 @@ def test_independent_of_slabs() -> None:
     np.testing.assert_array_equal(matmul(w[600:], x, 2), whole[600:])
 
 
-@pytest.mark.parametrize("columns", [1, 5])
-@pytest.mark.parametrize("type", ["Q3_K", "Q4_1"])
-def test_the_loops_over_tiles_as_they_stand(type: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("type", "columns", "loops"),
+    [
+        ("Q3_K", 1, multiply_column),
+        ("Q3_K", 5, multiply_tiles),
+        ("Q4_1", 1, multiply_column),
+        ("Q4_1", 5, multiply_tiles),
+        ("Q6_K", 1, multiply_rows_in_turn),
+    ],
+)
+def test_the_loops_over_tiles_as_they_stand(
+    type: str, columns: int, loops: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     codec, partner = room(TensorType[type]), vec_dot_type(type)
     for word in ("unpack_scales", "unpack_levels", "add"):
         monkeypatch.setattr(f"kquant.multiply.{word}", getattr(codec, word))
@@ -152,9 +169,22 @@ def test_the_loops_over_tiles_as_they_stand(type: str, columns: int, monkeypatch
     given = columns_of(kquant.quantize(x, partner), partner)
     tiles = [empty_tile(codec, ROWS) for _ in range(256 // codec.TYPE.block_size)]
     acc, out = np.zeros((columns, ROWS), np.float32), np.empty((columns, 20), np.float32)
-    loops = multiply_column if columns == 1 else multiply_tiles
-    loops(w.data, given, tiles, acc, True, out)  # type: ignore[arg-type]
+    loops(w.data, given, tiles, acc, True, out)
     np.testing.assert_array_equal(out, x @ w.T)
+
+
+@pytest.mark.parametrize("type", [t for t in K_QUANTS if hasattr(room(TensorType[t]), "LEVELS_ALONE")])
+@pytest.mark.parametrize("rows", [16, 17, 50])
+def test_rows_that_are_read_in_turn(type: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some processors read them where they come from memory."""
+    w, x = packed(type, rows, 1280), normal(1280, seed=1)
+    wanted = w @ x
+    monkeypatch.setattr(multiply, "reads_in_turn", has_groups)
+    monkeypatch.setattr(multiply, "NEAR", 0)
+    for together in (1, 2, 64):
+        monkeypatch.setattr(multiply, "IN_TURN", together)
+        np.testing.assert_array_equal(w @ x, wanted)
+        np.testing.assert_array_equal(w[:16] @ x, wanted[:16])
 
 
 def test_every_row_length() -> None:
