@@ -1,6 +1,6 @@
 """Products of packed rows: beside ggml's dot products, and 64 columns at once beside one after the other.
 
-Rows of 4096 elements, one thread: 64 rows that stay in the cache, 16384 that come from memory.  Compiled
+Rows of 4096 elements, one thread: 64 rows that stay in the cache, 65536 that come from memory.  Compiled
 loops call kquant's product and ggml's function, so that no call from Python counts.
 """
 
@@ -31,7 +31,7 @@ FUNCTIONS = {
     **{f"Q{bits}_0": f"ggml_vec_dot_q{bits}_0_q8_0" for bits in (4, 5, 8)},
     **{f"Q{bits}_1": f"ggml_vec_dot_q{bits}_1_q8_1" for bits in (4, 5)},
 }
-CACHED, FROM_MEMORY, SEVERAL = 64, 1 << 14, 512
+CACHED, FROM_MEMORY, SEVERAL = 64, 1 << 16, 512
 """Rows."""
 COLUMNS = 64
 MANY_COLUMNS = f"{COLUMNS} columns"

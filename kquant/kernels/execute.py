@@ -1,8 +1,8 @@
 """Carries a room's kernels over arrays, in either execution.
 
 `quantize_rows` and `dequantize_rows` take whole C-contiguous arrays of rows and know nothing of threads.
-"numba" gathers as many blocks as a vector has lanes, turns them so that each lies in a lane, and calls
-the compiled kernel; "numpy" does the same with a few thousand lanes and the kernel as it stands.
+"numba" calls the compiled drivers: for a search they gather as many blocks as a vector has lanes, and turn
+them so that each lies in a lane.  "numpy" does so with a few thousand lanes and the kernels as they stand.
 """
 
 from __future__ import annotations
@@ -14,27 +14,20 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kquant.kernels.blocks import BLOCKS, are_finite
-from kquant.kernels.jit import compiled, lane_count, passes_cache
-from kquant.kernels.lanes import (
-    Rows,
-    as_int,
-    bits_of_float,
-    larger,
-    load,
-    load_run,
-    past_cache,
-    settle,
-    store,
-    store_run,
-    tile_in,
-    tile_out,
-    zeros,
+from kquant.kernels.blocks import BLOCKS
+from kquant.kernels.drivers import (
+    RUN,
+    WHOLE,
+    decode_numbers,
+    dequantize_blocks,
+    encode_numbers,
+    quantize_groups,
+    quantize_weighted_groups,
+    quantize_whole_blocks,
 )
-from kquant.kernels.mark import kernel
-from kquant.kernels.products import block_from
+from kquant.kernels.jit import compiled, lane_count, passes_cache
 
-__all__ = ["Execution", "aligned_empty", "dequantize_rows", "prepare", "quantize_rows"]
+__all__ = ["WHOLE", "Execution", "aligned_empty", "dequantize_rows", "prepare", "quantize_rows"]
 
 Execution: TypeAlias = Literal["numba", "numpy"]
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -42,201 +35,6 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 CHUNK = 1 << 15
 """Blocks that NumPy works on at a time: many enough for its overhead, few enough for the memory."""
-RUN = 64
-"""Numbers that `encode` and `decode` take at a time when compiled."""
-INFINITE_BITS = 0x7F800000
-WHOLE = -1
-"""What a driver returns if all values were finite; else the first block of the group that was not."""
-
-
-# ---------------------------------------------------------------- one number a block
-
-
-@kernel
-def encode_numbers(x: Rows, out: Rows, is_far: bool) -> int:
-    if is_far:
-        bad: int = encode_runs(past_cache(x), past_cache(out), x.shape[0])
-        settle()
-        return bad
-    return encode_runs(x, out, x.shape[0])
-
-
-@kernel
-def encode_runs(x: Rows, out: Rows, n: int) -> int:
-    for i in range(0, n - RUN + 1, RUN):
-        value = load_run(x, i, RUN)
-        if not np.all(bits_of_float(np.abs(value)) < INFINITE_BITS):
-            return i
-        store_run(out, i, encode(value))
-    return WHOLE
-
-
-@kernel
-def decode_numbers(data: Rows, y: Rows, is_far: bool) -> None:
-    if is_far:
-        decode_runs(past_cache(data), past_cache(y), data.shape[0])
-        settle()
-    else:
-        decode_runs(data, y, data.shape[0])
-
-
-@kernel
-def decode_runs(data: Rows, y: Rows, n: int) -> None:
-    for i in range(0, n - RUN + 1, RUN):
-        store_run(y, i, decode(load_run(data, i, RUN)))
-
-
-def encode(value: Any) -> Any:
-    """Stands for a room's `encode`."""
-
-
-def decode(bits: Any) -> Any:
-    """Stands for a room's `decode`."""
-
-
-# ---------------------------------------------------------------- blocks
-
-
-def dequantize(block: Rows, y: Rows) -> None:
-    """Stands for a room's `dequantize`."""
-
-
-def quantize(x: Rows, block: Rows) -> None:
-    """Stands for a room's `quantize`."""
-
-
-def quantize_blocks(x: Rows, block: Rows) -> None:
-    """Stands for a room's `quantize_blocks`."""
-
-
-def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
-    """Stands for a room's `quantize_weighted`."""
-
-
-@kernel
-def dequantize_blocks(data: Rows, y: Rows, is_far: bool) -> None:
-    if is_far:
-        for b in range(data.shape[0]):
-            dequantize(past_cache(data[b]), past_cache(y[b]))
-        settle()
-    else:
-        for b in range(data.shape[0]):
-            dequantize(data[b], y[b])
-
-
-@kernel
-def quantize_whole_blocks(x: Rows, out: Rows) -> int:
-    """`BLOCKS` at a time; the last ones overlap those before them."""
-    n = x.shape[0]
-    for start in range(0, n, BLOCKS):
-        first: int = min(start, n - BLOCKS)
-        some = block_from(x, first, 0)
-        if not are_finite(some):
-            return first
-        quantize_blocks(some, block_from(out, first, 0))
-    return WHOLE
-
-
-@kernel
-def take(flat: Rows, starts: Rows, rows: Rows) -> None:
-    """Row i of `rows` receives element i of the block that starts at starts[lane], in every lane."""
-    for lane in range(0, rows.shape[1], 16):
-        for i in range(0, rows.shape[0], 16):
-            tile_in(flat, starts, lane, i, rows)
-
-
-@kernel
-def give(rows: Rows, starts: Rows, flat: Rows) -> None:
-    """The inverse of `take`.  The last tile overlaps the one before it."""
-    for lane in range(0, rows.shape[1], 16):
-        for i in range(0, rows.shape[0], 16):
-            tile_out(flat, starts, lane, min(i, rows.shape[0] - 16), rows)
-
-
-@kernel
-def all_finite(rows: Rows) -> bool:
-    top = as_int(zeros(rows))
-    for i in range(rows.shape[0]):
-        top = larger(bits_of_float(np.abs(load(rows, i))), top)
-    return np.all(top < INFINITE_BITS)  # type: ignore[return-value]
-
-
-@kernel
-def quantize_groups(x: Rows, block_size: int, type_size: int, lanes: int, out: Rows) -> int:
-    """Blocks in groups of one for each lane; the last block fills up the last group."""
-    n = x.shape[0] // block_size
-    rows = np.empty((block_size, lanes), np.float32)
-    block = np.empty((type_size, lanes), np.uint8)
-    sources, targets = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
-    for group in range(0, n, lanes):
-        for lane in range(lanes):
-            b = min(group + lane, n - 1)
-            sources[lane], targets[lane] = b * block_size, b * type_size
-        take(x, sources, rows)
-        if not all_finite(rows):
-            return group
-        quantize(rows, block)
-        give(block, targets, out)
-    return WHOLE
-
-
-@kernel
-def quantize_weighted_groups(
-    x: Rows,
-    importance: Rows,
-    whole_row: bool,
-    block_size: int,
-    type_size: int,
-    lanes: int,
-    out: Rows,
-) -> int:
-    """The same with the importance of each column of a row."""
-    n, per_row = x.shape[0] // block_size, importance.shape[0] // block_size
-    rows = np.empty((block_size, lanes), np.float32)
-    weights = np.empty((block_size, lanes), np.float32)
-    row_mean = np.empty((1, lanes), np.float32)
-    block = np.empty((type_size, lanes), np.uint8)
-    sources, targets = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
-    columns = np.empty(lanes, np.int64)
-    means = np.empty(n // per_row if whole_row else 0, np.float32)
-    if whole_row:
-        mean_squares(x, importance.shape[0], lanes, means)
-    for group in range(0, n, lanes):
-        for lane in range(lanes):
-            b = min(group + lane, n - 1)
-            sources[lane], targets[lane] = b * block_size, b * type_size
-            columns[lane] = b % per_row * block_size
-            if whole_row:
-                row_mean[0, lane] = means[b // per_row]
-        take(x, sources, rows)
-        if not all_finite(rows):
-            return group
-        take(importance, columns, weights)
-        quantize_weighted(rows, weights, row_mean, block)
-        give(block, targets, out)
-    return WHOLE
-
-
-@kernel
-def mean_squares(x: Rows, n_per_row: int, lanes: int, means: Rows) -> None:
-    """The mean square of every row, each summed in order in a lane of its own."""
-    tile = np.empty((16, lanes), np.float32)
-    starts = np.empty(lanes, np.int64)
-    result = np.empty((1, lanes), np.float32)
-    for first in range(0, means.shape[0], lanes):
-        total = zeros(tile)
-        for column in range(0, n_per_row, 16):
-            for lane in range(lanes):
-                starts[lane] = min(first + lane, means.shape[0] - 1) * n_per_row + column
-            take(x, starts, tile)
-            for i in range(16):
-                total = total + load(tile, i) * load(tile, i)
-        store(result, 0, total / np.float32(n_per_row))
-        for lane in range(min(lanes, means.shape[0] - first)):
-            means[first + lane] = result[0, lane]
-
-
-# ---------------------------------------------------------------- doors
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -17,8 +17,12 @@ from kquant.kernels import blocks
 from kquant.kernels.blocks import BLOCKS, SIZE
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_memory import AHEAD, FIRST_LEVEL, IS_ZEN, LINE, fetch_line
+from kquant.kernels.simd_rows import (
+    BlockType,
+    nothing,
+    times,
+)
 from kquant.kernels.simd_sums import I8, I16, I64, load, offset, shuffle, store
-from kquant.kernels.simd_tiles import BlockType, nothing, times
 
 FLOAT = ir.FloatType()
 FLOATS = ir.VectorType(FLOAT, BLOCKS)

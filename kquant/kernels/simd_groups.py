@@ -20,6 +20,16 @@ from kquant.kernels import products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_products import SumsType, sums_of
+from kquant.kernels.simd_rows import (
+    LITERAL,
+    QUAD,
+    BlockType,
+    PrimitiveModel,
+    nothing,
+    pair_of,
+    times,
+    turned,
+)
 from kquant.kernels.simd_sums import (
     HALF,
     HAS_VNNI,
@@ -40,19 +50,11 @@ from kquant.kernels.simd_sums import (
 )
 from kquant.kernels.simd_tiles import (
     LEVELS,
-    LITERAL,
-    QUAD,
     SCALES,
-    BlockType,
     GroupsType,
     PlaceType,
-    PrimitiveModel,
     ProductsType,
     in_tile,
-    nothing,
-    pair_of,
-    times,
-    turned,
 )
 
 PER = 2 if HAS_VNNI else 1

@@ -19,6 +19,15 @@ from numba.extending import register_model
 from kquant.kernels import lanes, products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import LanesType, teach
+from kquant.kernels.simd_rows import (
+    LITERAL,
+    QUAD,
+    PrimitiveModel,
+    in_array,
+    nothing,
+    row_step,
+    times,
+)
 from kquant.kernels.simd_sums import (
     FEW,
     I64,
@@ -35,19 +44,12 @@ from kquant.kernels.simd_sums import (
 from kquant.kernels.simd_tiles import (
     FACTORS,
     LEVELS,
-    LITERAL,
     PAIRS,
-    QUAD,
     SCALES,
     TILES,
     PlaceType,
-    PrimitiveModel,
     ProductsType,
-    in_array,
     in_tile,
-    nothing,
-    row_step,
-    times,
 )
 
 

@@ -1,0 +1,233 @@
+"""Teaches Numba the part of `kquant.kernels.products` that reads packed rows.
+
+Each of 16 rows has a lane of 4 bytes.  Imported by `kquant.kernels.jit` only, when the first kernel is
+compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import models, register_model
+
+from kquant.kernels import products
+from kquant.kernels.products import ROWS
+from kquant.kernels.simd import I32, LanesType, teach
+from kquant.kernels.simd_memory import SECOND_LEVEL, fetch_line
+from kquant.kernels.simd_sums import HAS_GFNI, I8, I64, WORDS, load, move_bits, offset, shuffle
+
+LITERAL = types.IntegerLiteral
+QUAD = 4 * ROWS
+"""Bytes of a register that holds 4 of each row."""
+
+
+class BlockType(types.Type):
+    """The Numba type of `block_from`: where the first row's block is, and how far it is to the next row's."""
+
+    llvm = ir.LiteralStructType([I8.as_pointer(), I64])
+    rows = ROWS
+
+
+@register_model(BlockType)
+class PrimitiveModel(models.PrimitiveModel):  # type: ignore[misc]
+    """Of all types that say what they are to LLVM."""
+
+    def __init__(self, dmm: Any, fe_type: Any) -> None:
+        super().__init__(dmm, fe_type, fe_type.llvm)
+
+
+# ---------------------------------------------------------------- what every lowering needs
+
+
+def in_array(context: Any, builder: Any, array_type: Any, array: Any, *distances: Any) -> Any:
+    """A pointer so many bytes into an array."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return offset(builder, builder.bitcast(data, I8.as_pointer()), *distances)
+
+
+def times(builder: Any, value: Any, factor: int) -> Any:
+    """An integer times a constant."""
+    return builder.mul(value, ir.Constant(value.type, factor))
+
+
+def pair_of(builder: Any, kind: Any, first: Any, second: Any) -> Any:
+    """A structure of two values."""
+    both = builder.insert_value(ir.Constant(kind, ir.Undefined), first, 0)
+    return builder.insert_value(both, second, 1)
+
+
+def row_step(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    """Bytes from one row to the next."""
+    strides = context.make_array(array_type)(context, builder, array).strides
+    return builder.extract_value(strides, 0)
+
+
+def nothing(*args: Any) -> Any:
+    """The type of a function that stores, and takes its integers as indices."""
+    return types.none, *(types.intp if type(t) is types.Integer else t for t in args)
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def _block_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    w, row, at = args
+    stride = row_step(context, builder, sig.args[0], w)
+    first = in_array(context, builder, sig.args[0], w, builder.mul(row, stride), at)
+    return pair_of(builder, BlockType.llvm, first, stride)
+
+
+teach(
+    products.block_from,
+    lambda *args: (BlockType("block"), args[0], types.intp, types.intp),
+    (types.Array, types.Integer, types.Integer),
+)(_block_from)
+
+
+def _row_pointers(builder: Any, block: Any, at: Any) -> list[Any]:
+    """To this byte of each row: four by four, so far as an address reaches without being computed."""
+    first, stride = (builder.extract_value(block, k) for k in (0, 1))
+    fours = [offset(builder, first, at, times(builder, stride, 4 * k)) for k in range(ROWS // 4)]
+    return [offset(builder, four, times(builder, stride, k)) for four in fours for k in range(4)]
+
+
+def _joined(builder: Any, vectors: Sequence[Any]) -> Any:
+    """2**k vectors as one."""
+    while len(vectors) > 1:
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [shuffle(builder, low, high, range(2 * low.type.count)) for low, high in pairs]
+    return vectors[0]
+
+
+def _load_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """16 bytes of each row, turned: register i holds bytes 4i .. 4i + 4 of all rows."""
+    rows = [load(builder, pointer, ir.VectorType(I32, 4)) for pointer in _row_pointers(builder, *args)]
+    words = turned(builder, [_joined(builder, rows[k::4]) for k in range(4)])
+    return builder.bitcast(_joined(builder, words), ir.VectorType(I8, 16 * ROWS))
+
+
+def turned(builder: Any, rows: Sequence[Any]) -> list[Any]:
+    """The transpose of the 4 x 4 words in each quarter of four registers."""
+
+    def merged(a: Any, b: Any, lanes: Sequence[int]) -> Any:
+        return shuffle(
+            builder, a, b, [4 * k + lane % 4 + lane // 4 * ROWS for k in range(4) for lane in lanes]
+        )
+
+    low = [merged(rows[k], rows[k + 1], (0, 4, 1, 5)) for k in (0, 2)]
+    high = [merged(rows[k], rows[k + 1], (2, 6, 3, 7)) for k in (0, 2)]
+    return [merged(a, b, lanes) for a, b in (low, high) for lanes in ((0, 1, 4, 5), (2, 3, 6, 7))]
+
+
+teach(
+    products.load_bytes,
+    lambda *args: (LanesType("uint8", 16 * args[0].rows), args[0], types.intp),
+    (BlockType, types.Integer),
+)(_load_bytes)
+
+
+def _load_long(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    halves = [_load_bytes(context, builder, sig, [args[0], builder.add(args[1], I64(at))]) for at in (0, 16)]
+    return _joined(builder, halves)
+
+
+teach(
+    products.load_long,
+    lambda *args: (LanesType("uint8", 32 * args[0].rows), args[0], types.intp),
+    (BlockType, types.Integer),
+)(_load_long)
+
+
+def _fetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    first = builder.extract_value(_block_from(context, builder, sig, args), 0)
+    for distance in range(0, products.FETCHED, 64):
+        fetch_line(builder, offset(builder, first, distance), SECOND_LEVEL)
+    return context.get_dummy_value()
+
+
+teach(products.fetch, nothing, (types.Array, types.Integer, types.Integer))(_fetch)
+
+
+def _quad_type(*args: Any) -> Any:
+    return LanesType(args[0].element, QUAD), *args
+
+
+def lane_of(i: int, row: int) -> int:
+    """Where byte i of a row is."""
+    return i // 4 * QUAD + 4 * row + i % 4
+
+
+def _quad_of(builder: Any, value: Any, i: int) -> Any:
+    """The register with byte i of each row."""
+    return shuffle(builder, value, value, range(i // 4 * QUAD, (i // 4 + 1) * QUAD))
+
+
+def _quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return _quad_of(builder, args[0], 4 * sig.args[1].literal_value)
+
+
+teach(products.quad, _quad_type, (LanesType, types.IntegerLiteral))(_quad)
+teach(products.signed, lambda value: (LanesType("int8", value.width), value), (LanesType,))(
+    lambda context, builder, sig, args: args[0]
+)
+
+
+def _moved(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    value = args[0]
+    first, n, to = (t.literal_value for t in sig.args[1:])
+
+    def by(emit: Any, x: Any, distance: int) -> Any:
+        return emit(x, ir.Constant(x.type, [distance] * x.type.count)) if distance else x
+
+    if HAS_GFNI and value.type.count % 64 == 0:
+        return move_bits(builder, value, first, n, to)
+    there = by(builder.lshr, value, first - to) if first > to else by(builder.shl, value, to - first)
+    return by(builder.and_, there, ((1 << n) - 1) << to)
+
+
+teach(
+    products.moved,
+    lambda *args: args[:1] + args,
+    (LanesType, types.IntegerLiteral, types.IntegerLiteral, types.IntegerLiteral),
+)(_moved)
+
+
+def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Each byte with 8 of the bits is repeated, and of each copy one bit looked at."""
+    at, worth = (t.literal_value for t in sig.args[1:])
+    out = sig.return_type.llvm
+    bits = [bit for first in range(at, at + 16, 4) for bit in ROWS * list(range(first, first + 4))]
+    order = [lane_of(bit // 8, k // 4 % ROWS) for k, bit in enumerate(bits)]
+    masks = [1 << bit % 8 for bit in bits]
+    copies = shuffle(builder, args[0], args[0], order)
+    some = builder.icmp_unsigned("!=", builder.and_(copies, ir.Constant(out, masks)), ir.Constant(out, None))
+    return builder.select(some, ir.Constant(out, [worth] * out.count), ir.Constant(out, None))
+
+
+teach(
+    products.bits_at,
+    lambda *args: (LanesType("uint8", 16 * ROWS), *args),
+    (LanesType, types.IntegerLiteral, types.IntegerLiteral),
+)(_bits_at)
+
+
+def number_from(builder: Any, kind: Any, value: Any, i: int, bits: int) -> Any:
+    """So many bits from byte i of each row on, as int32."""
+    words = builder.bitcast(_quad_of(builder, value, i), WORDS)
+    top = builder.shl(words, ir.Constant(WORDS, [32 - bits - 8 * (i % 4)] * ROWS))
+    shift = builder.ashr if kind.element == "int8" else builder.lshr
+    return shift(top, ir.Constant(WORDS, [32 - bits] * ROWS))
+
+
+def _short_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return number_from(builder, sig.args[0], args[0], sig.args[1].literal_value, 16)
+
+
+teach(
+    products.short_at,
+    lambda *args: (LanesType("int32", ROWS), *args),
+    (LanesType, types.IntegerLiteral),
+)(_short_at)
