@@ -19,6 +19,7 @@ from numba.core.registry import cpu_target
 
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32
+from kquant.kernels.simd_memory import IS_ZEN
 
 __all__ = [
     *("FEW", "HALF", "HAS_GFNI", "HAS_VNNI", "I8", "I16", "I64", "MANY", "WORDS"),
@@ -115,7 +116,8 @@ def add_scaled(
 ) -> list[Any]:
     """For each column, the total and the scale times the sum of the products of bytes: see `dots`."""
     columns = len(totals)
-    if not HAS_VNNI or top * FEW_PRODUCTS * 128 > 32767:
+    multiplies_fast = IS_ZEN and 4 * len(weights) > FEW_PRODUCTS  # one product for two sums of pairs
+    if not HAS_VNNI or multiplies_fast or top * FEW_PRODUCTS * 128 > 32767:
         sums = dots(builder, weights, first, columns, step, top)
         return [
             builder.add(total, builder.mul(value, scale)) for total, value in zip(totals, sums, strict=True)
