@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kquant.kernels import jit
 from kquant.kernels.blocks import (
     BLOCKS,
     apart,
@@ -31,14 +28,7 @@ from kquant.kernels.lanes import Rows, as_float, as_int, bits_of_float, half_bit
 from kquant.kernels.mark import kernel
 from kquant.kernels.products import block_from
 
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_here() -> Iterator[None]:
-    """Kernels of this file are compiled anew: the cache on disk is keyed by kquant's sources alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KQUANT_CACHE_DIR", "")
-        patch.setattr(jit, "_ready", {})
-        yield
+pytestmark = pytest.mark.usefixtures("compiled_here")
 
 
 def many_blocks(seed: int = 0) -> NDArray[np.float32]:

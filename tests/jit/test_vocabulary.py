@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ from kquant.kernels.lanes import (
 )
 from kquant.kernels.mark import kernel
 
+pytestmark = pytest.mark.usefixtures("compiled_here")
+
 LANES = lane_count()
 f32 = np.float32
 ONE, ZERO = f32(1), f32(0)
@@ -100,15 +102,6 @@ INTEGERS = np.array(
     [0, 1, 2, 3, 31, 32, 127, 128, 255, 256, 32767, 65535, 0x7FFFFF, 0x800000, 16777217, 2**31 - 1], np.int64
 )
 INTEGERS = np.concatenate([INTEGERS, -INTEGERS, [-(2**31)]]).astype(np.int32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_here() -> Iterator[None]:
-    """Kernels of this file are compiled anew: the cache on disk is keyed by kquant's sources alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KQUANT_CACHE_DIR", "")
-        patch.setattr(jit, "_ready", {})
-        yield
 
 
 def rows_of(values: NDArray[Any]) -> NDArray[Any]:
