@@ -11,7 +11,7 @@ from kquant.kernels import jit
 
 @pytest.fixture(scope="module")
 def compiled_here() -> Iterator[None]:
-    """Kernels of the test's own file are compiled anew: the cache on disk is keyed by kquant's sources alone."""
+    """A test file's own kernels are compiled anew: the cache on disk is keyed by kquant's sources alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KQUANT_CACHE_DIR", "")
         patch.setattr(jit, "_ready", {})
