@@ -20,10 +20,11 @@ from benchmarks.cases import GGML, K_QUANTS, KQUANT, LEGACY, ONE_COLUMN, PEAK, R
 from benchmarks.data import ROW, weights
 from benchmarks.measure import Run
 from benchmarks.peak import PRODUCTS, peak_loop
+from kquant.activations import activations_of
 from kquant.dot import vec_dot_type
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Floats
-from kquant.multiply import arguments, columns_of, goes_in_turn, multiplier
+from kquant.multiply import arguments, multiplier
 from kquant.types import TensorType
 
 FUNCTIONS = {
@@ -67,22 +68,22 @@ def ggml_function(name: str) -> Any:
 
 
 @cache
-def repeated_product(t: TensorType, n_columns: int, in_turn: bool) -> Any:
+def repeated_product(t: TensorType, n_columns: int) -> Any:
     """The compiled product of a type, so many times."""
-    product = multiplier(room(t), n_columns, in_turn=in_turn)
+    product = multiplier(room(t), n_columns)
 
     @numba.njit  # type: ignore[untyped-decorator]
-    def repeated(calls, w, columns, tiles, acc, is_far, out):  # type: ignore[no-untyped-def]
+    def repeated(calls, *given):  # type: ignore[no-untyped-def]
         for _ in range(calls):
-            product(w, columns, tiles, acc, is_far, out)
+            product(*given)
 
     return repeated
 
 
 def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
     """Fills out (columns, rows), with all that Python does done before."""
-    given = arguments(room(t), w, columns_of(a, vec_dot_type(t)), out)
-    repeated = repeated_product(t, len(out), goes_in_turn(room(t), w, len(out)))
+    given = arguments(room(t), w, activations_of(a, vec_dot_type(t)), out)
+    repeated = repeated_product(t, len(out))
 
     def run() -> Floats:
         repeated(calls, *given)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from kquant.activations import activations_of
 from kquant.codec import dequantize, execution_of, packed_rows
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats
 from kquant.kernels.products import ROWS
-from kquant.multiply import columns_of, multiply
+from kquant.multiply import multiply
 from kquant.types import TensorType
 
 __all__ = ["vec_dot", "vec_dot_type"]
@@ -132,12 +133,12 @@ def _dot_matrices(w: Bytes, a: Bytes, out: Floats, tensor_type: TensorType, exec
     codec, partner = room(tensor_type), vec_dot_type(tensor_type)
     if out.shape[1:] != (1, 1):
         for some, others, products in zip(w, a, out, strict=True):
-            multiply(codec, some, columns_of(others, partner), products, execution)
+            multiply(codec, some, activations_of(others, partner), products, execution)
         return
     for first in range(0, len(out), ROWS):  # single rows with single columns: the diagonal of some of them
         here = slice(first, first + ROWS)
         products = np.empty((len(w[here]),) * 2, np.float32)
-        multiply(codec, w[here, 0], columns_of(a[here, 0], partner), products, execution)
+        multiply(codec, w[here, 0], activations_of(a[here, 0], partner), products, execution)
         out[here, 0, 0] = products.diagonal()
 
 

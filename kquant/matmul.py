@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from kquant.activations import activations_of
 from kquant.codec import dequantize, execution_of, quantize, row_slabs
 from kquant.dot import vec_dot_type
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats
 from kquant.kernels.products import ROWS
-from kquant.multiply import columns_of, multiply
+from kquant.multiply import multiply
 from kquant.types import TensorType
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _fill(
     packed: npt.NDArray[Any] = rows if is_decoded else quantize(rows, partner, threads=threads, execution=how)
     prepared: npt.NDArray[Any] = np.empty(rows.shape[:-2], object)
     for index in np.ndindex(prepared.shape):
-        prepared[index] = packed[index] if is_decoded else columns_of(packed[index], partner)
+        prepared[index] = packed[index] if is_decoded else activations_of(packed[index], partner)
     weights = np.broadcast_to(weights, (*stack, *weights.shape[-2:]))
     prepared = np.broadcast_to(prepared, stack)
     tiles = -(-m // ROWS)

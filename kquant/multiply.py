@@ -1,8 +1,9 @@
 """Carries a room's `unpack_scales`, `unpack_levels` and `add` over rows and columns, in either execution.
 
 Sixteen rows at a time: the blocks that they have at one place are unpacked once, into a few KB that stay in
-the fastest cache, and multiplied with all columns.  Every element of the result is summed block by block
-from the first to the last, in float32, whatever is computed beside it.
+the fastest cache, and multiplied with all columns.  For a single column of super-blocks it is sixteen blocks
+side by side, so that memory is read from one end to the other.  Every element of the result is summed block
+by block from the first to the last, in float32, whatever is computed beside it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from kquant.formats import room
+from kquant.activations import Activations
 from kquant.kernels.execute import Bytes, Execution, Floats, aligned_empty
-from kquant.kernels.jit import column_count, compiled, has_groups, reads_in_turn
+from kquant.kernels.jit import column_count, compiled, group_size
 from kquant.kernels.lanes import Lanes, Rows
 from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
@@ -29,56 +30,34 @@ from kquant.kernels.products import (
     columns_at,
     fetch,
     few_columns,
+    float_at,
     give,
     groups_at,
+    load_bytes,
     many_columns,
+    neighbours_from,
     no_floats,
+    no_terms,
     one_column,
     part_at,
     parts,
     products_at,
     put_part,
     put_sums,
+    put_terms,
     rows_at,
+    strip_at,
     tile_at,
 )
-from kquant.types import TensorType
 
-__all__ = [
-    "arguments",
-    "columns_of",
-    "empty_tile",
-    "goes_in_turn",
-    "may_go_in_turn",
-    "multiplier",
-    "multiply",
-]
+__all__ = ["arguments", "empty_tile", "multiplier", "multiply"]
 
 NEAR = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are fetched ahead."""
-IN_TURN = 64
-"""Super-blocks of a row that are multiplied before those of the next row."""
+AHEAD = 16 << 10
+"""Bytes behind those that are multiplied, to be fetched meanwhile."""
 STRETCH = 256
 """Elements of each row that are unpacked at a time: one super-block, or eight blocks of 32."""
-
-
-def columns_of(packed: Bytes, partner: TensorType) -> Columns:
-    """Packed activations (columns, row_bytes) as the kernels read them: block after block, of all columns."""
-    fields = room(partner).unpack(packed)
-    n, size = len(packed), partner.block_size
-    q = fields["q"].reshape(n, -1, size)
-    layout = [("q", "i1", size), ("sums", "<i2", (size // 32, 2)), ("factors", "<f4", FACTORS)]
-    columns = aligned_empty((q.shape[1], n), np.dtype(layout))
-    columns["q"] = q.swapaxes(0, 1)
-    columns["factors"] = 0
-    for i, key in enumerate(key for key in ("d", "s") if key in fields):
-        columns["factors"][..., i] = fields[key].reshape(n, -1).T
-    if "bsums" in fields:
-        columns["sums"] = fields["bsums"].reshape(n, -1, size // 32, 2).swapaxes(0, 1)
-    else:
-        ones = np.ones(16, np.float32)  # whole numbers, which float32 sums faster
-        columns["sums"] = columns["q"].reshape(-1, n, size // 32, 2, 16).astype(np.float32) @ ones
-    return columns
 
 
 # ---------------------------------------------------------------- compiled
@@ -96,13 +75,8 @@ def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
     """Stands for a room's `add`."""
 
 
-def column_tile(memory: Rows, i: int, columns: Columns) -> Tile:
-    """Stands for `groups_at` or `products_at`."""
-    raise NotImplementedError
-
-
-SIZE, MANY, FEW = 1, 1, 1
-"""Stand for the bytes of a room's block, and for what `column_count` says."""
+SIZE, LEVELS_ALONE, MANY, FEW = 1, False, 1, 1
+"""Stand for the bytes of a room's block, for its constant of that name, and for what `column_count` says."""
 
 
 @kernel
@@ -114,51 +88,76 @@ def multiply_column(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool
         total = no_floats(one_column(acc, 0))
         for b in range(n_blocks):
             block, column = block_from(w, row, b * SIZE), columns_at(columns, b)
-            tile = column_tile(tiles, 0, column)
+            tile = products_at(tiles, 0, column)
             unpack_scales(block, tile)
-            for i in range(parts(tile)):
-                if is_far:
-                    fetch_blocks(w, ahead, b * SIZE, SIZE, i, parts(tile))
-                part = part_at(tile, i)
-                unpack_levels(rows_at(block, tile, i), part)
-                put_part(tile, i, part)
+            if is_far:
+                fetch_blocks(w, ahead, b * SIZE, SIZE)
+            unpack_levels(block, tile)
             total = add(total, tile, column, 0)
         put_sums(acc, 0, total)
         give(acc, 0, out, row)
 
 
 @kernel
-def multiply_rows_in_turn(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool, out: Rows) -> None:
-    """The same, but as many blocks of a group of rows as there are tiles before those of the next group.
+def multiply_strips(
+    w: Rows,
+    groups: Rows,
+    lanes: Rows,
+    tiles: Rows,
+    terms: Rows,
+    words: Rows,
+    acc: Rows,
+    is_far: bool,
+    out: Rows,
+) -> None:
+    """out[0, r] = row r of w times a column of super-blocks, of which sixteen side by side make a tile.
 
-    The levels must not need what `unpack_scales` puts into a tile.
+    w is one run of bytes.  Sixteen rows are as many strips as a row has blocks; the products of all their
+    blocks, `terms`, are then summed row by row.  words: the same memory, as bytes (16, 4 * blocks).
     """
-    n_rows, n_blocks, stretch = len(w), len(columns), len(tiles)
-    of = parts(groups_at(tiles, 0, columns_at(columns, 0)))
+    n_rows, n_blocks, n_strips = len(w), len(terms), len(lanes)
+    of = parts(groups_at(tiles, 0, strip_at(groups, 0, lanes, 0)))
+    period, share = len(groups) - of + 1, ROWS * SIZE // of
     for start in range(0, n_rows, ROWS):
-        row, ahead = min(start, n_rows - ROWS), min(start + ROWS, n_rows - ROWS)
-        total = no_floats(one_column(acc, 0))
-        for first in range(0, n_blocks, stretch):
-            n = min(stretch, n_blocks - first)
+        row = min(start, n_rows - ROWS)
+        g, t = 0, 0
+        for b in range(n_blocks):
+            at, strip = b * ROWS * SIZE, strip_at(groups, g, lanes, t)
+            block, tile = neighbours_from(w, row, at, SIZE), groups_at(tiles, 0, strip)
+            if not LEVELS_ALONE:  # this reads here and there, which prefetchers of processors do not follow
+                unpack_scales(block, tile)
             for i in range(of):
-                for b in range(n):
-                    at, tile = (first + b) * SIZE, groups_at(tiles, b, columns_at(columns, first + b))
-                    for k in range(i, ROWS, of):
-                        fetch_block(w, ahead + k, at, SIZE)
-                    part = part_at(tile, i)
-                    unpack_levels(rows_at(block_from(w, row, at), tile, i), part)
-                    put_part(tile, i, part)
-            for b in range(n):
-                column = columns_at(columns, first + b)
-                tile = groups_at(tiles, b, column)
-                unpack_scales(block_from(w, row, (first + b) * SIZE), tile)
-                total = add(total, tile, column, 0)
-        put_sums(acc, 0, total)
+                if is_far and not LEVELS_ALONE:
+                    fetch_run(w, row, at + share * i + AHEAD, share)
+                part = part_at(tile, i)
+                unpack_levels(rows_at(block, tile, i), part)
+                put_part(tile, i, part)
+            if LEVELS_ALONE:
+                unpack_scales(block, tile)
+            put_terms(terms, b, add(no_terms(acc), tile, strip, 0))
+            g = g + of if g + of < period else g + of - period
+            t = t + 1 if t + 1 < n_strips else 0
+        put_sums(acc, 0, sum_of_terms(words, n_blocks, no_floats(one_column(acc, 0))))
         give(acc, 0, out, row)
 
 
 @kernel
-def fetch_block(w: Rows, row: int, at: int, size: int) -> None:
+def sum_of_terms(words: Rows, n_blocks: int, total: Lanes) -> Lanes:
+    """Of sixteen rows, from the first block to the last."""
+    for b in range(0, n_blocks, 4):
+        four = load_bytes(block_from(words, 0, 4 * b), 0)
+        total = total + float_at(four, 0)
+        if b + 1 < n_blocks:
+            total = total + float_at(four, 4)
+        if b + 2 < n_blocks:
+            total = total + float_at(four, 8)
+        if b + 3 < n_blocks:
+            total = total + float_at(four, 12)
+    return total
+
+
+@kernel
+def fetch_run(w: Rows, row: int, at: int, size: int) -> None:
     for k in range(at, at + size, FETCHED):
         fetch(w, row, k)
 
@@ -173,7 +172,7 @@ def multiply_tiles(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool,
             n = min(stretch, n_blocks - first)
             for i in range(n):
                 if is_far:
-                    fetch_blocks(w, ahead, (first + i) * SIZE, SIZE, 0, 1)
+                    fetch_blocks(w, ahead, (first + i) * SIZE, SIZE)
                 block, tile = block_from(w, row, (first + i) * SIZE), tile_at(tiles, i)
                 unpack_scales(block, tile)
                 unpack_levels(block, tile)
@@ -207,71 +206,66 @@ def multiply_tiles(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool,
 
 
 @kernel
-def fetch_blocks(w: Rows, row: int, at: int, size: int, part: int, of: int) -> None:
+def fetch_blocks(w: Rows, row: int, at: int, size: int) -> None:
     """As many bytes of the next rows as are read of these meanwhile; they lie side by side."""
-    share = size * ROWS // of
-    for k in range(share * part, share * (part + 1), FETCHED):
-        fetch(w, row, at * ROWS + k)
+    fetch_run(w, row, at * ROWS, size * ROWS)
 
 
 SIGNATURE = (
     "Array(uint8, 2, 'A', readonly=True), R(uint8, 3), uint8[:, ::1], float32[:, ::1], "
     "boolean, Array(float32, 2, 'A')"
 )
+OF_STRIPS = (
+    "Array(uint8, 2, 'A', readonly=True), uint8[:, ::1], uint8[:, ::1], uint8[:, ::1], float32[:, ::1], "
+    "uint8[:, ::1], float32[:, ::1], boolean, Array(float32, 2, 'A')"
+)
 
 
-def multiply(codec: ModuleType, w: Bytes, columns: Columns, out: Floats, execution: Execution) -> None:
+def multiply(codec: ModuleType, w: Bytes, given: Activations, out: Floats, execution: Execution) -> None:
     """out[c, r] = row r of w (rows, row_bytes) times column c."""
     if execution == "numpy":
-        _multiply_numpy(codec, w, columns, out)
+        _multiply_numpy(codec, w, given.columns, out)
         return
     n_rows = len(w)
     if n_rows < ROWS or w.strides[1] != 1:
         w = np.resize(w, (max(n_rows, ROWS), w.shape[1]))
     is_whole = n_rows >= ROWS and out.strides[1] == out.itemsize
     result = out if is_whole else np.empty((len(out), len(w)), np.float32)
-    loops = multiplier(codec, len(out), in_turn=goes_in_turn(codec, w, len(out)))
-    loops(*arguments(codec, w, columns, result))
+    multiplier(codec, len(out))(*arguments(codec, w, given, result))
     if not is_whole:
         out[...] = result[:, :n_rows]
 
 
-def arguments(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) -> tuple[Any, ...]:
+def arguments(codec: ModuleType, w: Bytes, given: Activations, out: Floats) -> tuple[Any, ...]:
     """Of the loops that `multiplier` compiles."""
-    block_size = codec.TYPE.block_size
-    n_tiles = min(len(columns), IN_TURN) if goes_in_turn(codec, w, len(out)) else STRETCH // block_size
+    block_size, n_blocks = codec.TYPE.block_size, len(given.columns)
     tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + FACTORS))
-    return (
-        w,
-        columns.view(np.uint8).reshape(*columns.shape, -1),
-        aligned_empty((n_tiles, tile_bytes), np.uint8),
-        aligned_empty((len(out), ROWS), np.float32),
-        w.nbytes > NEAR,
-        out,
-    )
+    tiles = aligned_empty((STRETCH // block_size, tile_bytes), np.uint8)
+    acc = aligned_empty((len(out), ROWS), np.float32)
+    if not goes_in_strips(codec, len(out)):
+        columns = given.columns.view(np.uint8).reshape(*given.columns.shape, -1)
+        return w, columns, tiles, acc, w.nbytes > NEAR, out
+    terms = aligned_empty((n_blocks + 1, ROWS), np.float32)[:n_blocks]  # four are read at a time
+    words = terms.view(np.uint8).reshape(ROWS, -1)
+    return np.ascontiguousarray(w), *given.strips, tiles, terms, words, acc, w.nbytes > NEAR, out
 
 
-def may_go_in_turn(codec: ModuleType) -> bool:
-    """Whether `multiply_rows_in_turn` is for a type on this CPU."""
-    return getattr(codec, "LEVELS_ALONE", False) and reads_in_turn()
+def goes_in_strips(codec: ModuleType, n_columns: int) -> bool:
+    """Whether so many columns times rows of a type are multiplied by `multiply_strips`."""
+    return n_columns == 1 and bool(codec.TYPE.block_size == STRETCH) and group_size() > 0
 
 
-def goes_in_turn(codec: ModuleType, w: Bytes, n_columns: int) -> bool:
-    """Whether it is for a matrix, which comes from memory, times so many columns."""
-    return n_columns == 1 and w.nbytes > NEAR and may_go_in_turn(codec)
-
-
-def multiplier(codec: ModuleType, n_columns: int, *, in_turn: bool = False) -> Any:
-    """The compiled `multiply_column`, `multiply_rows_in_turn` or `multiply_tiles` of a room."""
+def multiplier(codec: ModuleType, n_columns: int) -> Any:
+    """The compiled `multiply_strips`, `multiply_column` or `multiply_tiles` of a room."""
     many, few = column_count()
     names = {"SIZE": codec.TYPE.type_size, "MANY": many, "FEW": few}
     names |= {name: getattr(codec, name) for name in ("unpack_scales", "unpack_levels", "add")}
     name = f"{codec.TYPE.name.lower()}-multiply"
     if n_columns > 1:
         return compiled(multiply_tiles, SIGNATURE, name, **names)
-    if in_turn:
-        return compiled(multiply_rows_in_turn, SIGNATURE, f"{name}-in-turn", **names)
-    names["column_tile"] = groups_at if codec.TYPE.block_size == STRETCH and has_groups() else products_at
+    if goes_in_strips(codec, n_columns):
+        names["LEVELS_ALONE"] = getattr(codec, "LEVELS_ALONE", False)
+        return compiled(multiply_strips, OF_STRIPS, f"{name}-column", **names)
     return compiled(multiply_column, SIGNATURE, f"{name}-column", **names)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from kquant.errors import OptionError
 from kquant.formats import has_room, room
 from kquant.kernels.execute import prepare
-from kquant.multiply import may_go_in_turn, multiplier
+from kquant.multiply import multiplier
 from kquant.types import TensorType
 
 __all__ = ["jobs", "warm_up"]
@@ -27,8 +27,6 @@ def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[Te
             found.append((tensor_type, "quantize_weighted"))
         if hasattr(room(tensor_type), "add"):
             found += [(tensor_type, "multiply"), (tensor_type, "multiply-column")]
-        if may_go_in_turn(room(tensor_type)):
-            found.append((tensor_type, "multiply-in-turn"))
     return found
 
 
@@ -51,7 +49,7 @@ def warm_up(
         if progress:
             progress(done, len(todo))
         if job.startswith("multiply"):
-            multiplier(room(tensor_type), 2 if job == "multiply" else 1, in_turn=job == "multiply-in-turn")
+            multiplier(room(tensor_type), 2 if job == "multiply" else 1)
         else:
             prepare(room(tensor_type), job)
     if progress:

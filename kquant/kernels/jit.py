@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
-__all__ = ["column_count", "compiled", "has_groups", "lane_count", "passes_cache", "reads_in_turn"]
+__all__ = ["column_count", "compiled", "group_size", "lane_count", "passes_cache"]
 
 _OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
@@ -39,18 +39,12 @@ def column_count() -> tuple[int, int]:
     return MANY, FEW
 
 
-def reads_in_turn() -> bool:
-    """Whether the CPU reads rows from memory faster one after the other than sixteen side by side."""
-    from kquant.kernels.simd_memory import IS_ZEN
-
-    return IS_ZEN and has_groups()
-
-
-def has_groups() -> bool:
-    """Whether the CPU has what it takes to multiply rows of levels as they are read, some at a time."""
+def group_size() -> int:
+    """Super-blocks that a register holds levels of, to be multiplied as they are read; none without AVX2."""
+    from kquant.kernels.simd_groups import PER
     from kquant.kernels.simd_sums import HAS_AVX2
 
-    return HAS_AVX2
+    return PER if HAS_AVX2 else 0
 
 
 def compiled(driver: Callable[..., Any], signature: str, name: str, **names: Any) -> Any:

@@ -38,6 +38,7 @@ __all__ = [
     "factor",
     "fetch",
     "few_columns",
+    "float_at",
     "give",
     "groups_at",
     "half_at",
@@ -45,8 +46,10 @@ __all__ = [
     "load_long",
     "many_columns",
     "moved",
+    "neighbours_from",
     "no_floats",
     "no_sums",
+    "no_terms",
     "one_column",
     "part_at",
     "parts",
@@ -61,11 +64,13 @@ __all__ = [
     "put_same",
     "put_scales",
     "put_sums",
+    "put_terms",
     "quad",
     "rows_at",
     "scaled_dots",
     "short_at",
     "signed",
+    "strip_at",
     "tile_at",
 ]
 
@@ -102,6 +107,12 @@ Columns: TypeAlias = npt.NDArray[np.void]
 def block_from(w: Rows, row: int, at: int) -> Rows:
     """The blocks that begin at byte `at` of 16 rows."""
     return w[row : row + ROWS, at:]
+
+
+def neighbours_from(w: Rows, row: int, at: int, size: int) -> Rows:
+    """16 blocks of this size side by side, the first of them `at` bytes behind the row's beginning."""
+    first = row * w.shape[1] + at
+    return w.reshape(-1)[first : first + ROWS * size].reshape(ROWS, size)
 
 
 def fetch(w: Rows, row: int, at: int) -> None:
@@ -150,6 +161,12 @@ def half_at(value: Lanes, i: int) -> Lanes:
     return float_of_half(short_at(value, i))
 
 
+def float_at(value: Lanes, i: int) -> Lanes:
+    """The float32 in bytes i .. i + 4 of each row."""
+    numbers: Lanes = value[:, i : i + 4].copy().view(np.float32)[:, 0]
+    return numbers
+
+
 # ---------------------------------------------------------------- what is kept of a block for all columns
 
 
@@ -165,8 +182,8 @@ def products_at(memory: Rows, i: int, columns: Columns) -> Tile:
     return tile
 
 
-def groups_at(memory: Rows, i: int, columns: Columns) -> Tile:
-    """The same for super-blocks, whose levels are unpacked and multiplied in few rows at a time."""
+def groups_at(memory: Rows, i: int, strip: Columns) -> Tile:
+    """The same for the super-blocks of a strip, whose levels are unpacked and multiplied in small groups."""
     tile: Tile = memory[i]
     return tile
 
@@ -231,6 +248,29 @@ def put_pair(tile: Tile, i: int, value: Lanes, j: int, k: int, shift: int) -> No
 def put_same(tile: Tile, number: int) -> None:
     """Pair 0: twice the same number, for every row."""
     tile.pairs[0] = number
+
+
+# ---------------------------------------------------------------- strips times a column
+
+
+def strip_at(groups: Rows, g: int, lanes: Rows, t: int) -> Columns:
+    """What sixteen super-blocks side by side are multiplied with, each with its own.
+
+    Compiled: the activations of group g and of those behind it, and what belongs to the lanes of strip t.
+    As it stands: sixteen columns, `lanes[t]`.
+    """
+    strip: Columns = lanes[t]
+    return strip
+
+
+def no_terms(sums: Rows) -> Lanes:
+    """float32 zeros for a strip; as it stands, for each of its blocks times each of its columns."""
+    return np.zeros((ROWS, ROWS), np.float32)
+
+
+def put_terms(terms: Rows, b: int, value: Lanes) -> None:
+    """The products of strip b, in the order of its blocks."""
+    terms[b] = value.diagonal()
 
 
 # ---------------------------------------------------------------- rows times columns

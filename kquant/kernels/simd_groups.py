@@ -1,8 +1,8 @@
-"""Teaches Numba the part of `kquant.kernels.products` for one column: rows are multiplied as they are read.
+"""Teaches Numba the part of `kquant.kernels.products` for super-blocks that are multiplied as they are read.
 
-No bytes are turned: a register holds 32 bytes of one row, or of each of two, and is multiplied with the same
-bytes of activations.  At the end of a super-block the eight lanes of each row's sums become one.  Imported by
-`kquant.kernels.jit` only, when the first kernel is compiled.
+No bytes are turned: a register holds 32 bytes of one super-block, or of each of two neighbours, and is
+multiplied with the activations beside them.  Then the eight lanes of sums of each of sixteen super-blocks
+become one.  Imported by `kquant.kernels.jit` only, when the first kernel is compiled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kquant.kernels.simd_rows import (
     BlockType,
     PrimitiveModel,
     nothing,
-    pair_of,
+    record_of,
     times,
     turned,
 )
@@ -36,6 +36,7 @@ from kquant.kernels.simd_sums import (
     I8,
     I16,
     I64,
+    WORDS,
     add_fours_of_bytes,
     add_pairs_of_bytes,
     add_pairs_of_shorts,
@@ -50,67 +51,134 @@ from kquant.kernels.simd_sums import (
 )
 from kquant.kernels.simd_tiles import (
     LEVELS,
+    PAIRS,
     SCALES,
     GroupsType,
-    PlaceType,
-    ProductsType,
     in_tile,
+    row_of,
 )
 
 PER = 2 if HAS_VNNI else 1
-"""Rows in a group: what fits a register."""
+"""Super-blocks in a group: what fits a register."""
 LONG = 32
-"""Bytes of a row in a register."""
+"""Bytes of each in a register."""
 ACC = ir.VectorType(I32, PER * LONG // 4)
 SHORTS = ir.VectorType(I16, PER * LONG // 2)
 CHAINS = 2 if HAS_VNNI else 1
 """Sums by turns: what adds to them takes five cycles with VNNI, else one."""
 SIZE = 256
 """Elements of a super-block."""
-_EVEN_AND_ODD = [*range(0, 16, 2), *range(1, 16, 2)]
+GIVEN = PER * (SIZE + LONG)
+"""Bytes of a group's activations and their sums."""
+OF_LANES, LANE_FACTORS = ir.VectorType(I16, 2 * ROWS), products.PAIRS * QUAD
+"""The sums of activations that lanes have, and where their factors are."""
+EVEN_AND_ODD = [*range(0, 16, 2), *range(1, 16, 2)]
+"""The order of 16 scales that puts those of the two halves of each 32 elements into halves of their own."""
 
 
 class GroupRowsType(types.Type):
-    """The Numba type of `rows_at`: where the first row's block is, and how far it is to the second row's."""
+    """The Numba type of `rows_at`: where the first super-block is, and how far it is to the second."""
 
     llvm = ir.LiteralStructType([I8.as_pointer(), I64])
     rows = PER
 
 
 class GroupType(types.Type):
-    """The Numba type of `part_at`: sums, each row's 16 scales, products that wait for theirs, the column."""
+    """The Numba type of `part_at`: sums, 16 scales of each, products that wait for theirs, activations."""
 
     llvm = ir.LiteralStructType(
         [ir.ArrayType(ACC, CHAINS).as_pointer(), SHORTS.as_pointer(), ACC.as_pointer(), I8.as_pointer()]
     )
 
 
-for _kind in (GroupRowsType, GroupType):
+class StripType(types.Type):
+    """The Numba type of `strip_at`: where the activations of the first group are, and what each lane has."""
+
+    llvm = ir.LiteralStructType([I8.as_pointer(), I8.as_pointer()])
+
+
+for _kind in (GroupRowsType, GroupType, StripType):
     register_model(_kind)(PrimitiveModel)
-_ROWS, _GROUP = GroupRowsType("group rows"), GroupType("group")
+_ROWS, _GROUP, _GROUPS, _STRIP = (
+    GroupRowsType("group rows"),
+    GroupType("group"),
+    GroupsType("groups"),
+    StripType("strip"),
+)
 
 
-# ---------------------------------------------------------------- which rows
+# ---------------------------------------------------------------- strips
+
+
+def _neighbours_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """In the order of their lanes: the first of each group, then, where a group has two, the second."""
+    w, row, at, size = args
+    first = offset(builder, row_of(context, builder, sig.args[0], w, row), at)
+    steps = [times(builder, size, n) for n in ((2, 1) if PER == 2 else (1, HALF))]
+    return record_of(builder, BlockType.llvm, first, *steps)
+
+
+teach(
+    products.neighbours_from,
+    lambda *args: (BlockType("block"), args[0], types.intp, types.intp, types.intp),
+    (types.Array, types.Integer, types.Integer, types.Integer),
+)(_neighbours_from)
+
+
+def _strip_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    places = [row_of(context, builder, sig.args[i], args[i], args[i + 1]) for i in (0, 2)]
+    return record_of(builder, StripType.llvm, *places)
+
+
+teach(
+    products.strip_at,
+    lambda *args: (_STRIP, args[0], types.intp, args[2], types.intp),
+    (types.Array, types.Integer, types.Array, types.Integer),
+)(_strip_at)
+
+
+def _groups_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place = row_of(context, builder, sig.args[0], *args[:2])
+    return record_of(builder, GroupsType.llvm, place, builder.extract_value(args[2], 0))
+
+
+teach(
+    products.groups_at,
+    lambda *args: (_GROUPS, args[0], types.intp, args[2]),
+    (types.Array, types.Integer, StripType),
+)(_groups_at)
+teach(products.no_terms, lambda sums: (SumsType("float32", 1), sums), (types.Array,))(
+    lambda context, builder, sig, args: ir.Constant(sig.return_type.llvm, None)
+)
+
+
+def _put_terms(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    value = builder.extract_value(args[2], 0)
+    if PER == 2:
+        value = shuffle(builder, value, value, [lane for k in range(HALF) for lane in (k, k + HALF)])
+    store(builder, row_of(context, builder, sig.args[0], *args[:2]), value)
+    return context.get_dummy_value()
+
+
+teach(products.put_terms, nothing, (types.Array, types.Integer, SumsType))(_put_terms)
+
+
+# ---------------------------------------------------------------- which super-blocks
 
 
 def _rows_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """One row, or two that are half a tile apart."""
-    block, _, row = args
-    first, stride = (builder.extract_value(block, at) for at in (0, 1))
-    place = offset(builder, first, builder.mul(row, stride))
-    return pair_of(builder, GroupRowsType.llvm, place, times(builder, stride, HALF))
-
-
-def _is_grouped(tile: Any) -> bool:
-    return isinstance(tile, GroupsType)
+    """One lane's, or those of two lanes that are half a tile apart."""
+    block, _, lane = args
+    first, step, half = (builder.extract_value(block, at) for at in range(3))
+    place = offset(builder, first, builder.mul(lane, step))
+    return record_of(builder, GroupRowsType.llvm, place, half)
 
 
 teach(
     products.rows_at,
-    lambda *args: (_ROWS if _is_grouped(args[1]) else args[0], args[0], args[1], types.intp),
+    lambda *args: (_ROWS, *args[:2], types.intp),
     (BlockType, GroupsType, types.Integer),
 )(_rows_at)
-lower_builtin(products.rows_at, BlockType, ProductsType, types.Integer)(lambda *given: given[-1][0])
 
 
 def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -129,7 +197,6 @@ for _word in (products.load_bytes, products.load_long):
 
 
 teach(products.parts, lambda tile: (types.intp, tile), (GroupsType,))(lambda *_: I64(ROWS // PER))
-lower_builtin(products.parts, ProductsType)(lambda *_: I64(1))
 
 
 def _put_scales(builder: Any, tile: Any, quads: list[Any], order: list[int]) -> Any:
@@ -146,7 +213,7 @@ def _put_scales(builder: Any, tile: Any, quads: list[Any], order: list[int]) -> 
 
 def _put_16_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The 32 elements in a register have two scales, one of each half of a row's."""
-    _put_scales(builder, args[0], args[1:], _EVEN_AND_ODD)
+    _put_scales(builder, args[0], args[1:], EVEN_AND_ODD)
     return context.get_dummy_value()
 
 
@@ -167,22 +234,19 @@ def _part_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     kept = [cgutils.alloca_once(builder, kind) for kind in (ir.ArrayType(ACC, CHAINS), SHORTS, ACC)]
     builder.store(ir.Constant(ir.ArrayType(ACC, CHAINS), None), kept[0])
     builder.store(scales, kept[1])
-    part = ir.Constant(GroupType.llvm, ir.Undefined)
-    for i, value in enumerate((*kept, builder.extract_value(args[0], 1))):
-        part = builder.insert_value(part, value, i)
-    return part
+    q = offset(builder, builder.extract_value(args[0], 1), times(builder, args[1], GIVEN))
+    return record_of(builder, GroupType.llvm, *kept, q)
 
 
 teach(
     products.part_at,
-    lambda *args: (_GROUP if _is_grouped(args[0]) else args[0], args[0], types.intp),
+    lambda *args: (_GROUP, args[0], types.intp),
     (GroupsType, types.Integer),
 )(_part_at)
-lower_builtin(products.part_at, ProductsType, types.Integer)(lambda *given: given[-1][0])
 
 
-def _of_column(builder: Any, place: Any, kind: Any) -> Any:
-    """What all groups keep in a register: nothing that is stored meanwhile changes it."""
+def _given(builder: Any, place: Any, kind: Any) -> Any:
+    """Activations: nothing that is stored meanwhile changes them."""
     value = load(builder, place, kind)
     value.set_metadata("invariant.load", builder.module.add_metadata([]))
     return value
@@ -198,19 +262,18 @@ def _put_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any
     sums, place, _, q = (builder.extract_value(args[0], i) for i in range(4))
     excess = sig.args[2].literal_value
     extended = builder.sext if sig.args[1].element == "int8" else builder.zext
-    order = [16 * row + at for row in range(PER) for at in _EVEN_AND_ODD]
+    order = [16 * row + at for row in range(PER) for at in EVEN_AND_ODD]
     scales = widened_once(builder, extended(shuffle(builder, args[1], args[1], order), SHORTS))
     builder.store(scales, place)
     if excess:
-        found = _of_column(builder, offset(builder, q, SIZE), ir.VectorType(I16, LONG // 2))
-        found = shuffle(builder, found, found, _EVEN_AND_ODD * PER)
+        found = _given(builder, offset(builder, q, PER * SIZE), ir.VectorType(I16, PER * LONG // 2))
         less = builder.mul(scales, ir.Constant(SHORTS, [-excess] * SHORTS.count))
         _add(builder, sums, I64(CHAINS - 1), less, found)
     return context.get_dummy_value()
 
 
 lower_builtin(products.put_scales, GroupType, LanesType, LITERAL)(_put_scales_of_group)
-lower_builtin(products.excess_dots, SumsType, GroupsType, PlaceType, LITERAL, types.Integer)(
+lower_builtin(products.excess_dots, SumsType, GroupsType, StripType, LITERAL, types.Integer)(
     lambda context, builder, sig, args: ir.Constant(sig.return_type.llvm, None)
 )
 
@@ -219,8 +282,7 @@ def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The levels times the activations, in pairs or fours; these times the scales, to the sums."""
     part, at, levels = args
     q = builder.extract_value(part, 3)
-    x = _of_column(builder, offset(builder, q, at), ir.VectorType(I8, LONG))
-    both = shuffle(builder, x, x, [*range(LONG)] * PER)
+    both = _given(builder, offset(builder, q, times(builder, at, PER)), ir.VectorType(I8, PER * LONG))
     (_add_fours if HAS_VNNI else _add_pairs)(builder, part, builder.lshr(at, I64(5)), levels, both)
     return context.get_dummy_value()
 
@@ -257,9 +319,6 @@ def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(products.put_part, nothing, (GroupsType, types.Integer, GroupType))(_put_part)
-lower_builtin(products.put_part, ProductsType, types.Integer, ProductsType)(
-    lambda context, *_: context.get_dummy_value()
-)
 
 
 # ---------------------------------------------------------------- the sums of all groups
@@ -299,5 +358,33 @@ def _summed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 lower_builtin(
-    products.scaled_dots, SumsType, GroupsType, LITERAL, LITERAL, PlaceType, LITERAL, types.Integer
+    products.scaled_dots, SumsType, GroupsType, LITERAL, LITERAL, StripType, LITERAL, types.Integer
 )(_summed)
+
+
+# ---------------------------------------------------------------- what belongs to the lanes of a strip
+
+
+def _by_lane(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place = offset(
+        builder, builder.extract_value(args[1], 1), LANE_FACTORS + QUAD * sig.args[3].literal_value
+    )
+    return sums_of(builder, [_given(builder, place, sig.return_type.of_rows.llvm)])
+
+
+lower_builtin(products.by_column, SumsType, StripType, LITERAL, LITERAL, types.Integer)(_by_lane)
+
+
+def _pairs_by_lane(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    sums = builder.extract_value(args[3], 1)
+    totals = [ir.Constant(WORDS, None)] * CHAINS
+    for i in range(sig.args[2].literal_value):
+        pair = load(builder, in_tile(builder, args[1], PAIRS, QUAD * i), OF_LANES)
+        of_lane = _given(builder, offset(builder, sums, QUAD * i), OF_LANES)
+        totals[i % CHAINS] = add_pairs_of_shorts(builder, totals[i % CHAINS], pair, of_lane)
+    return sums_of(builder, [reduce(builder.add, totals)])
+
+
+lower_builtin(products.dot_pairs, SumsType, GroupsType, LITERAL, StripType, LITERAL, types.Integer)(
+    _pairs_by_lane
+)

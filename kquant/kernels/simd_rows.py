@@ -17,7 +17,7 @@ from kquant.kernels import products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_memory import SECOND_LEVEL, fetch_line
-from kquant.kernels.simd_sums import HAS_GFNI, I8, I64, WORDS, load, move_bits, offset, shuffle
+from kquant.kernels.simd_sums import HALF, HAS_GFNI, I8, I64, WORDS, load, move_bits, offset, shuffle
 
 LITERAL = types.IntegerLiteral
 QUAD = 4 * ROWS
@@ -25,9 +25,12 @@ QUAD = 4 * ROWS
 
 
 class BlockType(types.Type):
-    """The Numba type of `block_from`: where the first row's block is, and how far it is to the next row's."""
+    """The Numba type of `block_from`: where the first row's block is, and the distances between them.
 
-    llvm = ir.LiteralStructType([I8.as_pointer(), I64])
+    From one row to the next, and from the first half's rows to the second's.
+    """
+
+    llvm = ir.LiteralStructType([I8.as_pointer(), I64, I64])
     rows = ROWS
 
 
@@ -53,10 +56,12 @@ def times(builder: Any, value: Any, factor: int) -> Any:
     return builder.mul(value, ir.Constant(value.type, factor))
 
 
-def pair_of(builder: Any, kind: Any, first: Any, second: Any) -> Any:
-    """A structure of two values."""
-    both = builder.insert_value(ir.Constant(kind, ir.Undefined), first, 0)
-    return builder.insert_value(both, second, 1)
+def record_of(builder: Any, kind: Any, *values: Any) -> Any:
+    """A structure of these values."""
+    record = ir.Constant(kind, ir.Undefined)
+    for i, value in enumerate(values):
+        record = builder.insert_value(record, value, i)
+    return record
 
 
 def row_step(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
@@ -77,7 +82,7 @@ def _block_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     w, row, at = args
     stride = row_step(context, builder, sig.args[0], w)
     first = in_array(context, builder, sig.args[0], w, builder.mul(row, stride), at)
-    return pair_of(builder, BlockType.llvm, first, stride)
+    return record_of(builder, BlockType.llvm, first, stride, times(builder, stride, HALF))
 
 
 teach(
@@ -89,8 +94,9 @@ teach(
 
 def _row_pointers(builder: Any, block: Any, at: Any) -> list[Any]:
     """To this byte of each row: four by four, so far as an address reaches without being computed."""
-    first, stride = (builder.extract_value(block, k) for k in (0, 1))
-    fours = [offset(builder, first, at, times(builder, stride, 4 * k)) for k in range(ROWS // 4)]
+    first, stride, half = (builder.extract_value(block, k) for k in range(3))
+    halves = [offset(builder, first, at), offset(builder, first, at, half)]
+    fours = [offset(builder, h, times(builder, stride, 4 * k)) for h in halves for k in range(2)]
     return [offset(builder, four, times(builder, stride, k)) for four in fours for k in range(4)]
 
 
@@ -231,3 +237,14 @@ teach(
     lambda *args: (LanesType("int32", ROWS), *args),
     (LanesType, types.IntegerLiteral),
 )(_short_at)
+
+
+def _float_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.bitcast(_quad_of(builder, args[0], sig.args[1].literal_value), sig.return_type.llvm)
+
+
+teach(
+    products.float_at,
+    lambda *args: (LanesType("float32", ROWS), *args),
+    (LanesType, types.IntegerLiteral),
+)(_float_at)

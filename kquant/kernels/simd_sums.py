@@ -291,6 +291,8 @@ def add_pairs_of_shorts(builder: Any, total: Any, x: Any, y: Any) -> Any:
     if HAS_VNNI:
         signature = ir.FunctionType(total.type, [total.type, x.type, y.type])
         return builder.asm(signature, "vpdpwssd $3, $2, $0", "=v,0,v,v", [total, x, y], False)
+    if total.type.count > HALF:
+        return builder.add(total, _pairs_at_once(builder, *(builder.bitcast(v, WORDS) for v in (x, y))))
     return builder.add(total, _intrinsic(builder, "llvm.x86.avx2.pmadd.wd", total.type, x, y))
 
 

@@ -24,7 +24,7 @@ from kquant.kernels.simd_rows import (
     lane_of,
     nothing,
     number_from,
-    pair_of,
+    record_of,
     row_step,
     times,
 )
@@ -44,7 +44,7 @@ class ProductsType(types.Type):
 
 
 class GroupsType(types.Type):
-    """The Numba type of `groups_at`: the same."""
+    """The Numba type of `groups_at`: where the tile is, and where the first group's activations."""
 
     llvm = ProductsType.llvm
 
@@ -52,7 +52,7 @@ class GroupsType(types.Type):
 TILES = PlaceType, ProductsType, GroupsType
 for _tile in TILES:
     register_model(_tile)(PrimitiveModel)
-_PLACE, _PRODUCTS, _GROUPS = PlaceType("place"), ProductsType("products"), GroupsType("groups")
+_PLACE, _PRODUCTS = PlaceType("place"), ProductsType("products")
 
 FACTORS, PAIRS = 0, products.FACTORS * QUAD
 SCALES = PAIRS + products.PAIRS * QUAD
@@ -60,26 +60,29 @@ LEVELS = SCALES + products.SCALES * QUAD
 """Where a tile has its parts; the largest is the last."""
 
 
-def _in_memory(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    stride = row_step(context, builder, sig.args[0], args[0])
-    return in_array(context, builder, sig.args[0], args[0], builder.mul(args[1], stride))
+def row_of(context: Any, builder: Any, array_type: Any, array: Any, i: Any) -> Any:
+    """A pointer to row i."""
+    stride = row_step(context, builder, array_type, array)
+    return in_array(context, builder, array_type, array, builder.mul(i, stride))
 
 
 _word: Any
 for _word in (products.tile_at, products.columns_at):
-    teach(_word, lambda *args: (_PLACE, args[0], types.intp), (types.Array, types.Integer))(_in_memory)
+    teach(_word, lambda *args: (_PLACE, args[0], types.intp), (types.Array, types.Integer))(
+        lambda context, builder, sig, args: row_of(context, builder, sig.args[0], *args)
+    )
 
 
-def _for_column(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return pair_of(builder, sig.return_type.llvm, _in_memory(context, builder, sig, args[:2]), args[2])
+def _products_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    place = row_of(context, builder, sig.args[0], *args[:2])
+    return record_of(builder, ProductsType.llvm, place, args[2])
 
 
-for _word, _kind in ((products.products_at, _PRODUCTS), (products.groups_at, _GROUPS)):
-    teach(
-        _word,
-        lambda *args, kind=_kind: (kind, args[0], types.intp, args[2]),
-        (types.Array, types.Integer, PlaceType),
-    )(_for_column)
+teach(
+    products.products_at,
+    lambda *args: (_PRODUCTS, args[0], types.intp, args[2]),
+    (types.Array, types.Integer, PlaceType),
+)(_products_at)
 
 
 def in_tile(builder: Any, tile: Any, part: int, *distances: Any) -> Any:

@@ -13,18 +13,12 @@ from numpy.typing import NDArray
 
 import kquant
 from kquant import KQuantError, NonFiniteError, QuantizedTensor, ShapeError, UnsupportedTypeError, multiply
+from kquant.activations import activations_of
 from kquant.dot import vec_dot, vec_dot_type
 from kquant.formats import room
-from kquant.kernels.jit import has_groups
-from kquant.kernels.products import ROWS, groups_at, products_at
+from kquant.kernels.products import ROWS
 from kquant.matmul import matmul
-from kquant.multiply import (
-    columns_of,
-    empty_tile,
-    multiply_column,
-    multiply_rows_in_turn,
-    multiply_tiles,
-)
+from kquant.multiply import empty_tile, multiply_column, multiply_strips, multiply_tiles
 from kquant.types import TensorType
 
 K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
@@ -146,6 +140,21 @@ def test_independent_of_slabs() -> None:
     np.testing.assert_array_equal(matmul(w[600:], x, 2), whole[600:])
 
 
+def put_words(monkeypatch: pytest.MonkeyPatch, type: str, columns: int) -> Any:
+    """Have the loops call a room's kernels as they stand; the room."""
+    codec = room(TensorType[type])
+    for word in ("unpack_scales", "unpack_levels", "add"):
+        monkeypatch.setattr(multiply, word, getattr(codec, word))
+    constants = {
+        "SIZE": codec.TYPE.type_size,
+        "MANY": columns,
+        "LEVELS_ALONE": hasattr(codec, "LEVELS_ALONE"),
+    }
+    for name, value in constants.items():
+        monkeypatch.setattr(multiply, name, value)
+    return codec
+
+
 @pytest.mark.parametrize(
     ("type", "columns", "loops"),
     [
@@ -153,38 +162,44 @@ def test_independent_of_slabs() -> None:
         ("Q3_K", 5, multiply_tiles),
         ("Q4_1", 1, multiply_column),
         ("Q4_1", 5, multiply_tiles),
-        ("Q6_K", 1, multiply_rows_in_turn),
     ],
 )
 def test_the_loops_over_tiles_as_they_stand(
     type: str, columns: int, loops: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec, partner = room(TensorType[type]), vec_dot_type(type)
-    for word in ("unpack_scales", "unpack_levels", "add"):
-        monkeypatch.setattr(f"kquant.multiply.{word}", getattr(codec, word))
-    for name, value in (("SIZE", codec.TYPE.type_size), ("MANY", columns)):
-        monkeypatch.setattr(f"kquant.multiply.{name}", value)
-    monkeypatch.setattr("kquant.multiply.column_tile", groups_at if type == "Q3_K" else products_at)
+    codec, partner = put_words(monkeypatch, type, columns), vec_dot_type(type)
     w, x = packed(type, 20, 512), normal(columns, 512, seed=1)
-    given = columns_of(kquant.quantize(x, partner), partner)
+    given = activations_of(kquant.quantize(x, partner), partner).columns
     tiles = [empty_tile(codec, ROWS) for _ in range(256 // codec.TYPE.block_size)]
     acc, out = np.zeros((columns, ROWS), np.float32), np.empty((columns, 20), np.float32)
     loops(w.data, given, tiles, acc, True, out)
     np.testing.assert_array_equal(out, x @ w.T)
 
 
-@pytest.mark.parametrize("type", [t for t in K_QUANTS if hasattr(room(TensorType[t]), "LEVELS_ALONE")])
-@pytest.mark.parametrize("rows", [16, 17, 50])
-def test_rows_that_are_read_in_turn(type: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As some processors read them where they come from memory."""
-    w, x = packed(type, rows, 1280), normal(1280, seed=1)
-    wanted = w @ x
-    monkeypatch.setattr(multiply, "reads_in_turn", has_groups)
-    monkeypatch.setattr(multiply, "NEAR", 0)
-    for together in (1, 2, 64):
-        monkeypatch.setattr(multiply, "IN_TURN", together)
-        np.testing.assert_array_equal(w @ x, wanted)
-        np.testing.assert_array_equal(w[:16] @ x, wanted[:16])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 8])
+@pytest.mark.parametrize("type", ["Q3_K", "Q6_K"])
+def test_the_loop_over_strips_as_it_stands(type: str, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, partner = put_words(monkeypatch, type, 1), vec_dot_type(type)
+    w, x = packed(type, 20, 256 * blocks), normal(256 * blocks, seed=1)
+    column = activations_of(kquant.quantize(x[None], partner), partner).columns[:, 0]
+    lanes = [column[np.arange(first, first + ROWS) % blocks] for first in range(0, ROWS * blocks, ROWS)]
+    terms, acc = np.empty((blocks, ROWS), np.float32), np.zeros((1, ROWS), np.float32)
+    words, out = terms.view(np.uint8).reshape(ROWS, -1), np.empty((1, 20), np.float32)
+    multiply_strips(w.data, [None], lanes, [empty_tile(codec, ROWS)], terms, words, acc, True, out)
+    np.testing.assert_array_equal(out[0], w @ x)
+
+
+@pytest.mark.parametrize("near", [0, multiply.NEAR])
+@pytest.mark.parametrize("type", K_QUANTS)
+def test_every_number_of_super_blocks(type: str, near: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips begin anywhere in a row, and rows are any number of them; fetched from memory or not."""
+    monkeypatch.setattr(multiply, "NEAR", near)
+    for blocks in (1, 2, 3, 5, 8, 13, 16, 22, 33):
+        for rows in (1, 16, 17, 50):
+            w, x = packed(type, rows, 256 * blocks), normal(256 * blocks, seed=1)
+            wanted = matmul(w, x, execution="numpy")
+            np.testing.assert_array_equal(matmul(w, x), wanted)
+            np.testing.assert_array_equal(matmul(w[::-2], x), wanted[::-2])
 
 
 def test_every_row_length() -> None:

@@ -1,0 +1,94 @@
+"""Packed activations as the compiled products read them: blocks of all columns, or strips of one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from kquant.formats import room
+from kquant.kernels.execute import Bytes, aligned_empty
+from kquant.kernels.jit import group_size
+from kquant.kernels.products import FACTORS, PAIRS, ROWS, Columns
+from kquant.types import TensorType
+
+__all__ = ["Activations", "Strips", "activations_of"]
+
+RUN = 32
+"""Activations of one super-block that lie side by side in a group's."""
+EVEN_AND_ODD = [*range(0, 2 * PAIRS, 2), *range(1, 2 * PAIRS, 2)]
+"""The order of a group's sums of 16 activations each: as the scales that they are multiplied with."""
+
+
+class Strips(NamedTuple):
+    """What sixteen super-blocks side by side are multiplied with, wherever in a row the first of them is.
+
+    Groups of one or two neighbours repeat after one row, or after two; strips after sixteen rows or sooner.
+    """
+
+    groups: Bytes
+    """(groups, bytes): of each group the activations, 32 of one super-block after 32 of the other, and sums.
+
+    So many that behind each where a strip may begin the others of this strip follow.
+    """
+    lanes: Bytes
+    """(strips, bytes): the sums of activations and the factors, of each lane."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Columns of packed activations."""
+
+    columns: Columns
+    """(blocks, columns)."""
+
+    @cached_property
+    def strips(self) -> Strips:
+        """Of a single column of super-blocks, for this CPU."""
+        return _strips(self.columns[:, 0], group_size())
+
+
+def activations_of(packed: Bytes, partner: TensorType) -> Activations:
+    """Those of uint8 (columns, row_bytes)."""
+    fields = room(partner).unpack(packed)
+    n, size = len(packed), partner.block_size
+    q = fields["q"].reshape(n, -1, size)
+    layout = [("q", "i1", size), ("sums", "<i2", (size // 32, 2)), ("factors", "<f4", FACTORS)]
+    columns = aligned_empty((q.shape[1], n), np.dtype(layout))
+    columns["q"] = q.swapaxes(0, 1)
+    columns["factors"] = 0
+    for i, key in enumerate(key for key in ("d", "s") if key in fields):
+        columns["factors"][..., i] = fields[key].reshape(n, -1).T
+    if "bsums" in fields:
+        columns["sums"] = fields["bsums"].reshape(n, -1, size // 32, 2).swapaxes(0, 1)
+    else:
+        ones = np.ones(16, np.float32)  # whole numbers, which float32 sums faster
+        columns["sums"] = columns["q"].reshape(-1, n, size // 32, 2, 16).astype(np.float32) @ ones
+    return Activations(columns)
+
+
+def _strips(column: Columns, size: int) -> Strips:
+    n, in_strip = len(column), ROWS // size
+    period = math.lcm(n, size) // size
+    period *= -(-in_strip // period)  # no strip passes its end twice
+    of_group = np.arange((period + in_strip - 1) * size).reshape(-1, size) % n
+    groups = aligned_empty(
+        (len(of_group),), np.dtype([("q", "i1", (256 // RUN, size, RUN)), ("sums", "<i2", (size, 2 * PAIRS))])
+    )
+    groups["q"] = column["q"][of_group].reshape(-1, size, 256 // RUN, RUN).swapaxes(1, 2)
+    groups["sums"] = column["sums"].reshape(n, -1)[of_group][..., EVEN_AND_ODD]
+    of_lane = np.arange(math.lcm(n, ROWS)).reshape(-1, in_strip, size).swapaxes(1, 2).reshape(-1, ROWS) % n
+    lanes = aligned_empty(
+        (len(of_lane),), np.dtype([("sums", "<i2", (PAIRS, ROWS, 2)), ("factors", "<f4", (FACTORS, ROWS))])
+    )
+    for key in ("sums", "factors"):
+        lanes[key] = column[key][of_lane].swapaxes(1, 2)
+    return Strips(_bytes(groups), _bytes(lanes))
+
+
+def _bytes(records: npt.NDArray[Any]) -> Bytes:
+    return records.view(np.uint8).reshape(len(records), -1)
