@@ -13,13 +13,14 @@ import numpy.typing as npt
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, aligned_empty
 from kquant.kernels.jit import group_size
-from kquant.kernels.products import FACTORS, PAIRS, ROWS, Columns
+from kquant.kernels.products import DIGITS, FACTORS, PAIRS, ROWS, Columns
 from kquant.types import TensorType
 
 __all__ = ["Activations", "Strips", "activations_of"]
 
 RUN = 32
 """Activations of one super-block that lie side by side in a group's."""
+SUPER_BLOCK = 256
 EVEN_AND_ODD = [*range(0, 2 * PAIRS, 2), *range(1, 2 * PAIRS, 2)]
 """The order of a group's sums of 16 activations each: as the scales that they are multiplied with."""
 
@@ -36,7 +37,7 @@ class Strips(NamedTuple):
     So many that behind each where a strip may begin the others of this strip follow.
     """
     lanes: Bytes
-    """(strips, bytes): the sums of activations and the factors, of each lane."""
+    """(strips, bytes): of each lane the sums of activations, their digits, the factors."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Activations:
 
     columns: Columns
     """(blocks, columns)."""
+    fit: bool
+    """Whether all sums have two digits to the base 128: not those of a super-block that says false ones."""
 
     @cached_property
     def strips(self) -> Strips:
@@ -57,7 +60,14 @@ def activations_of(packed: Bytes, partner: TensorType) -> Activations:
     fields = room(partner).unpack(packed)
     n, size = len(packed), partner.block_size
     q = fields["q"].reshape(n, -1, size)
-    layout = [("q", "i1", size), ("sums", "<i2", (size // 32, 2)), ("factors", "<f4", FACTORS)]
+    digits = ("i1", DIGITS if size == SUPER_BLOCK else 0)
+    layout = [
+        ("q", "i1", size),
+        ("sums", "<i2", (size // 32, 2)),
+        ("high", *digits),
+        ("low", *digits),
+        ("factors", "<f4", FACTORS),
+    ]
     columns = aligned_empty((q.shape[1], n), np.dtype(layout))
     columns["q"] = q.swapaxes(0, 1)
     columns["factors"] = 0
@@ -68,7 +78,15 @@ def activations_of(packed: Bytes, partner: TensorType) -> Activations:
     else:
         ones = np.ones(16, np.float32)  # whole numbers, which float32 sums faster
         columns["sums"] = columns["q"].reshape(-1, n, size // 32, 2, 16).astype(np.float32) @ ones
-    return Activations(columns)
+    return Activations(columns, size != SUPER_BLOCK or _put_digits(columns))
+
+
+def _put_digits(columns: Columns) -> bool:
+    """Sums of 16 and of 32 elements in two digits, `128 * high + low`; whether all fit."""
+    sums = columns["sums"]
+    both = np.concatenate([sums.reshape(*columns.shape, -1), sums.sum(-1, np.int32)], -1)
+    columns["high"], columns["low"] = both >> 7, both & 127
+    return bool((both >> 14 == both >> 31).all())
 
 
 def _strips(column: Columns, size: int) -> Strips:
@@ -77,16 +95,24 @@ def _strips(column: Columns, size: int) -> Strips:
     period *= -(-in_strip // period)  # no strip passes its end twice
     of_group = np.arange((period + in_strip - 1) * size).reshape(-1, size) % n
     groups = aligned_empty(
-        (len(of_group),), np.dtype([("q", "i1", (256 // RUN, size, RUN)), ("sums", "<i2", (size, 2 * PAIRS))])
+        (len(of_group),),
+        np.dtype([("q", "i1", (SUPER_BLOCK // RUN, size, RUN)), ("sums", "<i2", (size, 2 * PAIRS))]),
     )
-    groups["q"] = column["q"][of_group].reshape(-1, size, 256 // RUN, RUN).swapaxes(1, 2)
+    groups["q"] = column["q"][of_group].reshape(-1, size, SUPER_BLOCK // RUN, RUN).swapaxes(1, 2)
     groups["sums"] = column["sums"].reshape(n, -1)[of_group][..., EVEN_AND_ODD]
     of_lane = np.arange(math.lcm(n, ROWS)).reshape(-1, in_strip, size).swapaxes(1, 2).reshape(-1, ROWS) % n
-    lanes = aligned_empty(
-        (len(of_lane),), np.dtype([("sums", "<i2", (PAIRS, ROWS, 2)), ("factors", "<f4", (FACTORS, ROWS))])
-    )
+    digits = ("i1", (DIGITS // 4, ROWS, 4))
+    layout = [
+        ("sums", "<i2", (PAIRS, ROWS, 2)),
+        ("high", *digits),
+        ("low", *digits),
+        ("factors", "<f4", (FACTORS, ROWS)),
+    ]
+    lanes = aligned_empty((len(of_lane),), np.dtype(layout))
     for key in ("sums", "factors"):
         lanes[key] = column[key][of_lane].swapaxes(1, 2)
+    for key in ("high", "low"):
+        lanes[key] = column[key][of_lane].reshape(-1, ROWS, DIGITS // 4, 4).swapaxes(1, 2)
     return Strips(_bytes(groups), _bytes(lanes))
 
 

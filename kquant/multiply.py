@@ -22,12 +22,14 @@ from kquant.kernels.products import (
     FACTORS,
     FETCHED,
     PAIRS,
+    QUADS,
     ROWS,
     SCALES,
     Columns,
     Tile,
     block_from,
     columns_at,
+    empty_tile,
     fetch,
     few_columns,
     float_at,
@@ -50,7 +52,7 @@ from kquant.kernels.products import (
     tile_at,
 )
 
-__all__ = ["arguments", "empty_tile", "multiplier", "multiply"]
+__all__ = ["arguments", "multiplier", "multiply"]
 
 NEAR = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are fetched ahead."""
@@ -103,7 +105,6 @@ def multiply_strips(
     w: Rows,
     groups: Rows,
     lanes: Rows,
-    tiles: Rows,
     terms: Rows,
     words: Rows,
     acc: Rows,
@@ -116,14 +117,14 @@ def multiply_strips(
     blocks, `terms`, are then summed row by row.  words: the same memory, as bytes (16, 4 * blocks).
     """
     n_rows, n_blocks, n_strips = len(w), len(terms), len(lanes)
-    of = parts(groups_at(tiles, 0, strip_at(groups, 0, lanes, 0)))
+    of = parts(groups_at(strip_at(groups, 0, lanes, 0)))
     period, share = len(groups) - of + 1, ROWS * SIZE // of
     for start in range(0, n_rows, ROWS):
         row = min(start, n_rows - ROWS)
         g, t = 0, 0
         for b in range(n_blocks):
             at, strip = b * ROWS * SIZE, strip_at(groups, g, lanes, t)
-            block, tile = neighbours_from(w, row, at, SIZE), groups_at(tiles, 0, strip)
+            block, tile = neighbours_from(w, row, at, SIZE), groups_at(strip)
             if not LEVELS_ALONE:  # this reads here and there, which prefetchers of processors do not follow
                 unpack_scales(block, tile)
             for i in range(of):
@@ -158,8 +159,8 @@ def sum_of_terms(words: Rows, n_blocks: int, total: Lanes) -> Lanes:
 
 @kernel
 def fetch_run(w: Rows, row: int, at: int, size: int) -> None:
-    for k in range(at, at + size, FETCHED):
-        fetch(w, row, k)
+    for k in range(0, size, FETCHED):
+        fetch(w, row, at + k)
 
 
 @kernel
@@ -216,14 +217,14 @@ SIGNATURE = (
     "boolean, Array(float32, 2, 'A')"
 )
 OF_STRIPS = (
-    "Array(uint8, 2, 'A', readonly=True), uint8[:, ::1], uint8[:, ::1], uint8[:, ::1], float32[:, ::1], "
+    "Array(uint8, 2, 'A', readonly=True), uint8[:, ::1], uint8[:, ::1], float32[:, ::1], "
     "uint8[:, ::1], float32[:, ::1], boolean, Array(float32, 2, 'A')"
 )
 
 
 def multiply(codec: ModuleType, w: Bytes, given: Activations, out: Floats, execution: Execution) -> None:
     """out[c, r] = row r of w (rows, row_bytes) times column c."""
-    if execution == "numpy":
+    if execution == "numpy" or not given.fit:
         _multiply_numpy(codec, w, given.columns, out)
         return
     n_rows = len(w)
@@ -239,7 +240,7 @@ def multiply(codec: ModuleType, w: Bytes, given: Activations, out: Floats, execu
 def arguments(codec: ModuleType, w: Bytes, given: Activations, out: Floats) -> tuple[Any, ...]:
     """Of the loops that `multiplier` compiles."""
     block_size, n_blocks = codec.TYPE.block_size, len(given.columns)
-    tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + FACTORS))
+    tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + QUADS + FACTORS))
     tiles = aligned_empty((STRETCH // block_size, tile_bytes), np.uint8)
     acc = aligned_empty((len(out), ROWS), np.float32)
     if not goes_in_strips(codec, len(out)):
@@ -247,7 +248,7 @@ def arguments(codec: ModuleType, w: Bytes, given: Activations, out: Floats) -> t
         return w, columns, tiles, acc, w.nbytes > NEAR, out
     terms = aligned_empty((n_blocks + 1, ROWS), np.float32)[:n_blocks]  # four are read at a time
     words = terms.view(np.uint8).reshape(ROWS, -1)
-    return np.ascontiguousarray(w), *given.strips, tiles, terms, words, acc, w.nbytes > NEAR, out
+    return np.ascontiguousarray(w), *given.strips, terms, words, acc, w.nbytes > NEAR, out
 
 
 def goes_in_strips(codec: ModuleType, n_columns: int) -> bool:
@@ -274,7 +275,8 @@ def multiplier(codec: ModuleType, n_columns: int) -> Any:
 
 def _multiply_numpy(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) -> None:
     """All rows at a time."""
-    size, acc, tile = codec.TYPE.type_size, np.zeros(out.shape, np.float32), empty_tile(codec, len(w))
+    size, acc = codec.TYPE.type_size, np.zeros(out.shape, np.float32)
+    tile = empty_tile(len(w), codec.TYPE.block_size)
     with np.errstate(all="ignore"):
         for b, block in enumerate(columns):
             rows = w[:, b * size : (b + 1) * size]
@@ -282,13 +284,3 @@ def _multiply_numpy(codec: ModuleType, w: Bytes, columns: Columns, out: Floats) 
             codec.unpack_levels(rows, tile)
             acc = codec.add(acc, tile, block, 0)
     out[...] = acc
-
-
-def empty_tile(codec: ModuleType, n_rows: int) -> Tile:
-    """Room for one block of each of so many rows."""
-    return Tile(
-        np.empty((n_rows, codec.TYPE.block_size), np.uint8),
-        np.empty((SCALES, n_rows), np.int32),
-        np.empty((PAIRS, n_rows, 2), np.int16),
-        np.empty((FACTORS, n_rows), np.float32),
-    )

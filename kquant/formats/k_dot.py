@@ -8,13 +8,13 @@ from kquant.kernels.products import (
     Columns,
     Tile,
     by_column,
-    dot_pairs,
+    dot_quads,
     factor,
     half_at,
     load_bytes,
     put_8_scales,
     put_factor,
-    put_pair,
+    put_quad,
     quad,
 )
 
@@ -29,8 +29,13 @@ def add_symmetric(acc: Lanes, total: Lanes, tile: Tile, columns: Columns, c: int
 
 @kernel
 def add_affine(acc: Lanes, total: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    """The total times d, less what the pairs, minima, make of the activations' sums times dmin."""
-    minima = dot_pairs(acc, tile, 8, columns, SIZE, c)
+    """The total times d, less what minima of sub-blocks of 32 make of the activations' sums, times dmin."""
+    return add_with_minima(acc, total, dot_quads(acc, tile, 63, 32, columns, c), tile, columns, c)
+
+
+@kernel
+def add_with_minima(acc: Lanes, total: Lanes, minima: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    """The total times d, less that of the minima times dmin."""
     d = by_column(acc, columns, SIZE, 0, c)
     return acc + (factor(tile, 0) * d * as_float(total) - factor(tile, 1) * d * as_float(minima))
 
@@ -43,14 +48,5 @@ def put_scales_and_minima(block: Rows, tile: Tile) -> None:
     put_factor(tile, 1, half_at(head, 2))
     first, second, third = quad(head, 1), quad(head, 2), quad(head, 3)
     put_8_scales(tile, first & 63, (third & 15) | ((first >> 6) << 4))
-    put_minima(tile, 0, second & 63)
-    put_minima(tile, 4, (third >> 4) | ((second >> 6) << 4))
-
-
-@kernel
-def put_minima(tile: Tile, j: int, m: Lanes) -> None:
-    """Four minima of sub-blocks of 32, each for two sums of 16."""
-    put_pair(tile, j, m, 0, 0, 0)
-    put_pair(tile, j + 1, m, 1, 1, 0)
-    put_pair(tile, j + 2, m, 2, 2, 0)
-    put_pair(tile, j + 3, m, 3, 3, 0)
+    put_quad(tile, 0, second & 63, 32)
+    put_quad(tile, 1, (third >> 4) | ((second >> 6) << 4), 32)

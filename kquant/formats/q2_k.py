@@ -21,7 +21,7 @@ import numpy as np
 
 from kquant.formats.affine_block import remember, requantize, search_weighted
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k_dot import add_affine
+from kquant.formats.k_dot import add_with_minima
 from kquant.formats.scale_search import ZERO, affine_search, positive_search
 from kquant.kernels.lanes import (
     Lanes,
@@ -44,13 +44,15 @@ from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
     Columns,
     Tile,
+    dot_quads,
     half_at,
     load_bytes,
     load_long,
+    load_quad,
     moved,
     put_bytes,
     put_factor,
-    put_pair,
+    put_quad,
     put_scales,
     quad,
     scaled_dots,
@@ -148,24 +150,18 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 @kernel
 def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
     total = scaled_dots(acc, tile, 16, 3, columns, 256, c)
-    return add_affine(acc, total, tile, columns, c)
+    return add_with_minima(acc, total, dot_quads(acc, tile, 15, 16, columns, c), tile, columns, c)
 
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    minima, tail = load_bytes(block, SCALES) >> 4, load_bytes(block, DMIN - 14)
-    put_factor(tile, 0, half_at(tail, 12))
-    put_factor(tile, 1, half_at(tail, 14))
-    put_minima(tile, 0, quad(minima, 0))
-    put_minima(tile, 2, quad(minima, 1))
-    put_minima(tile, 4, quad(minima, 2))
-    put_minima(tile, 6, quad(minima, 3))
-
-
-@kernel
-def put_minima(tile: Tile, j: int, m: Lanes) -> None:
-    put_pair(tile, j, m, 0, 1, 0)
-    put_pair(tile, j + 1, m, 2, 3, 0)
+    minima, tail = load_bytes(block, SCALES) >> 4, load_quad(block, D)
+    put_factor(tile, 0, half_at(tail, 0))
+    put_factor(tile, 1, half_at(tail, 2))
+    put_quad(tile, 0, quad(minima, 0), 16)
+    put_quad(tile, 1, quad(minima, 1), 16)
+    put_quad(tile, 2, quad(minima, 2), 16)
+    put_quad(tile, 3, quad(minima, 3), 16)
 
 
 @kernel

@@ -49,6 +49,7 @@ from kquant.kernels.products import (
     half_at,
     load_bytes,
     load_long,
+    load_quad,
     moved,
     put_bytes,
     put_factor,
@@ -156,7 +157,7 @@ def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    put_factor(tile, 0, half_at(load_bytes(block, D - 14), 14))
+    put_factor(tile, 0, half_at(load_quad(block, D - 2), 2))
 
 
 @kernel

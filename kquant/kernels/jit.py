@@ -41,8 +41,8 @@ def column_count() -> tuple[int, int]:
 
 def group_size() -> int:
     """Super-blocks that a register holds levels of, to be multiplied as they are read; none without AVX2."""
-    from kquant.kernels.simd_groups import PER
-    from kquant.kernels.simd_sums import HAS_AVX2
+    from kquant.kernels.simd_strips import PER
+    from kquant.kernels.simd_vectors import HAS_AVX2
 
     return PER if HAS_AVX2 else 0
 

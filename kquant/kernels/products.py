@@ -21,9 +21,11 @@ from kquant.kernels.lanes import Lanes, Rows, float_of_half
 from kquant.kernels.mark import kernel
 
 __all__ = [
+    "DIGITS",
     "FACTORS",
     "FETCHED",
     "PAIRS",
+    "QUADS",
     "ROWS",
     "SCALES",
     "Columns",
@@ -33,7 +35,9 @@ __all__ = [
     "by_column",
     "columns_at",
     "dot_pairs",
+    "dot_quads",
     "dots",
+    "empty_tile",
     "excess_dots",
     "factor",
     "fetch",
@@ -44,6 +48,7 @@ __all__ = [
     "half_at",
     "load_bytes",
     "load_long",
+    "load_quad",
     "many_columns",
     "moved",
     "neighbours_from",
@@ -61,6 +66,7 @@ __all__ = [
     "put_large_bytes",
     "put_pair",
     "put_part",
+    "put_quad",
     "put_same",
     "put_scales",
     "put_sums",
@@ -76,9 +82,10 @@ __all__ = [
 
 ROWS = 16
 """Rows that compiled kernels work on at a time."""
-SCALES, PAIRS, FACTORS = 16, 8, 2
+SCALES, PAIRS, QUADS, FACTORS = 16, 8, 4, 2
 """Room in a tile, for each row."""
-
+DIGITS = 24
+"""Of the sums of a super-block's activations: 16 of 16 elements each, then 8 of 32."""
 
 FETCHED = 64
 """Bytes that `fetch` is for."""
@@ -93,12 +100,28 @@ class Tile(NamedTuple):
     """(scales, rows)."""
     pairs: npt.NDArray[np.int16]
     """(pairs, rows, 2): factors of the sums of activations."""
+    quads: npt.NDArray[np.uint8]
+    """(quads, rows, 4): the same, unsigned bytes."""
     factors: npt.NDArray[np.float32]
     """(factors, rows)."""
 
 
 Columns: TypeAlias = npt.NDArray[np.void]
-"""One block of each of some columns: q (elements,), sums (pairs, 2) of 16 elements each, factors (2,)."""
+"""One block of each of some columns: q (elements,), sums (pairs, 2) of 16 elements each, factors (2,).
+
+In super-blocks also `high` and `low` (24,): the digits to the base 128 of sums of 16 and of 32 elements.
+"""
+
+
+def empty_tile(n_rows: int, block_size: int) -> Tile:
+    """Room for one block of each of so many rows."""
+    return Tile(
+        np.empty((n_rows, block_size), np.uint8),
+        np.empty((SCALES, n_rows), np.int32),
+        np.empty((PAIRS, n_rows, 2), np.int16),
+        np.empty((QUADS, n_rows, 4), np.uint8),
+        np.empty((FACTORS, n_rows), np.float32),
+    )
 
 
 # ---------------------------------------------------------------- packed rows
@@ -127,6 +150,11 @@ def load_bytes(block: Rows, at: int) -> Lanes:
 def load_long(block: Rows, at: int) -> Lanes:
     """Bytes at .. at + 32 of each row."""
     return block[:, at : at + 32]
+
+
+def load_quad(block: Rows, at: int) -> Lanes:
+    """Bytes at .. at + 4 of each row."""
+    return block[:, at : at + 4]
 
 
 def quad(value: Lanes, i: int) -> Lanes:
@@ -182,10 +210,9 @@ def products_at(memory: Rows, i: int, columns: Columns) -> Tile:
     return tile
 
 
-def groups_at(memory: Rows, i: int, strip: Columns) -> Tile:
-    """The same for the super-blocks of a strip, whose levels are unpacked and multiplied in small groups."""
-    tile: Tile = memory[i]
-    return tile
+def groups_at(strip: Columns) -> Tile:
+    """One for a strip, whose levels are unpacked and multiplied in small groups of super-blocks."""
+    return empty_tile(ROWS, 256)
 
 
 def parts(tile: Tile) -> int:
@@ -243,6 +270,11 @@ def put_pair(tile: Tile, i: int, value: Lanes, j: int, k: int, shift: int) -> No
     """Pair i: bytes j and k of each row, of the same four, shifted left."""
     tile.pairs[i, :, 0] = value[:, j].astype(np.int16) << shift
     tile.pairs[i, :, 1] = value[:, k].astype(np.int16) << shift
+
+
+def put_quad(tile: Tile, i: int, value: Lanes, size: int) -> None:
+    """Quad i: four bytes of each row, factors of the sums of `size` activations each."""
+    tile.quads[i] = value
 
 
 def put_same(tile: Tile, number: int) -> None:
@@ -348,6 +380,13 @@ def scaled_dots(like: Lanes, tile: Tile, n: int, top: int, columns: Columns, siz
 def excess_dots(like: Lanes, tile: Tile, columns: Columns, size: int, c: int) -> Lanes:
     """What `scaled_dots` is too large by, because of the levels' excess."""
     return dot_pairs(like, tile, 8, columns, size, c)
+
+
+def dot_quads(like: Lanes, tile: Tile, top: int, size: int, columns: Columns, c: int) -> Lanes:
+    """The sums of the quads, no larger than `top`, times those of `size` activations of each super-block."""
+    n = 256 // size
+    x = columns["sums"][c : c + len(like)].reshape(len(like), n, -1).sum(2, np.int32)
+    return x @ tile.quads[: n // 4].swapaxes(0, 1).reshape(-1, n).T.astype(np.int32)
 
 
 def dot_pairs(like: Lanes, tile: Tile, n: int, columns: Columns, size: int, c: int) -> Lanes:

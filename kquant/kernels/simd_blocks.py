@@ -22,7 +22,7 @@ from kquant.kernels.simd_rows import (
     nothing,
     times,
 )
-from kquant.kernels.simd_sums import I8, I16, I64, load, offset, shuffle, store
+from kquant.kernels.simd_vectors import I8, I16, I64, load, offset, shuffle, store
 
 FLOAT = ir.FloatType()
 FLOATS = ir.VectorType(FLOAT, BLOCKS)

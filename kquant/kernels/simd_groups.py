@@ -18,62 +18,39 @@ from numba.extending import register_model
 
 from kquant.kernels import products
 from kquant.kernels.products import ROWS
-from kquant.kernels.simd import I32, LanesType, teach
-from kquant.kernels.simd_products import SumsType, sums_of
-from kquant.kernels.simd_rows import (
-    LITERAL,
-    QUAD,
-    BlockType,
-    PrimitiveModel,
-    nothing,
-    record_of,
-    times,
-    turned,
+from kquant.kernels.simd import LanesType, teach
+from kquant.kernels.simd_memory import IS_ZEN
+from kquant.kernels.simd_products import SUPER_BLOCK, SumsType, sums_of
+from kquant.kernels.simd_rows import LITERAL, BlockType, PrimitiveModel, nothing, record_of, times
+from kquant.kernels.simd_strips import (
+    ACC,
+    CHAINS,
+    EVEN_AND_ODD,
+    GIVEN,
+    LONG,
+    PER,
+    SCALES,
+    SHORTS,
+    SUMS,
+    GroupsType,
+    StripType,
+    given,
+    kept,
 )
-from kquant.kernels.simd_sums import (
-    HALF,
+from kquant.kernels.simd_sums import add_fours_of_bytes, add_pairs_of_bytes, add_pairs_of_shorts, narrowed
+from kquant.kernels.simd_vectors import (
     HAS_VNNI,
     I8,
     I16,
     I64,
-    WORDS,
-    add_fours_of_bytes,
-    add_pairs_of_bytes,
-    add_pairs_of_shorts,
     load,
-    narrowed,
+    load_behind,
     offset,
     shuffle,
     spread_short,
     spread_shorts,
-    store,
     widened_once,
 )
-from kquant.kernels.simd_tiles import (
-    LEVELS,
-    PAIRS,
-    SCALES,
-    GroupsType,
-    in_tile,
-    row_of,
-)
-
-PER = 2 if HAS_VNNI else 1
-"""Super-blocks in a group: what fits a register."""
-LONG = 32
-"""Bytes of each in a register."""
-ACC = ir.VectorType(I32, PER * LONG // 4)
-SHORTS = ir.VectorType(I16, PER * LONG // 2)
-CHAINS = 2 if HAS_VNNI else 1
-"""Sums by turns: what adds to them takes five cycles with VNNI, else one."""
-SIZE = 256
-"""Elements of a super-block."""
-GIVEN = PER * (SIZE + LONG)
-"""Bytes of a group's activations and their sums."""
-OF_LANES, LANE_FACTORS = ir.VectorType(I16, 2 * ROWS), products.PAIRS * QUAD
-"""The sums of activations that lanes have, and where their factors are."""
-EVEN_AND_ODD = [*range(0, 16, 2), *range(1, 16, 2)]
-"""The order of 16 scales that puts those of the two halves of each 32 elements into halves of their own."""
 
 
 class GroupRowsType(types.Type):
@@ -81,6 +58,10 @@ class GroupRowsType(types.Type):
 
     llvm = ir.LiteralStructType([I8.as_pointer(), I64])
     rows = PER
+
+    def __init__(self, block_size: int) -> None:
+        super().__init__(f"group rows of {block_size}")
+        self.joins_in_words = IS_ZEN and block_size % 4 == 0
 
 
 class GroupType(types.Type):
@@ -91,76 +72,9 @@ class GroupType(types.Type):
     )
 
 
-class StripType(types.Type):
-    """The Numba type of `strip_at`: where the activations of the first group are, and what each lane has."""
-
-    llvm = ir.LiteralStructType([I8.as_pointer(), I8.as_pointer()])
-
-
-for _kind in (GroupRowsType, GroupType, StripType):
+for _kind in (GroupRowsType, GroupType):
     register_model(_kind)(PrimitiveModel)
-_ROWS, _GROUP, _GROUPS, _STRIP = (
-    GroupRowsType("group rows"),
-    GroupType("group"),
-    GroupsType("groups"),
-    StripType("strip"),
-)
-
-
-# ---------------------------------------------------------------- strips
-
-
-def _neighbours_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """In the order of their lanes: the first of each group, then, where a group has two, the second."""
-    w, row, at, size = args
-    first = offset(builder, row_of(context, builder, sig.args[0], w, row), at)
-    steps = [times(builder, size, n) for n in ((2, 1) if PER == 2 else (1, HALF))]
-    return record_of(builder, BlockType.llvm, first, *steps)
-
-
-teach(
-    products.neighbours_from,
-    lambda *args: (BlockType("block"), args[0], types.intp, types.intp, types.intp),
-    (types.Array, types.Integer, types.Integer, types.Integer),
-)(_neighbours_from)
-
-
-def _strip_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    places = [row_of(context, builder, sig.args[i], args[i], args[i + 1]) for i in (0, 2)]
-    return record_of(builder, StripType.llvm, *places)
-
-
-teach(
-    products.strip_at,
-    lambda *args: (_STRIP, args[0], types.intp, args[2], types.intp),
-    (types.Array, types.Integer, types.Array, types.Integer),
-)(_strip_at)
-
-
-def _groups_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    place = row_of(context, builder, sig.args[0], *args[:2])
-    return record_of(builder, GroupsType.llvm, place, builder.extract_value(args[2], 0))
-
-
-teach(
-    products.groups_at,
-    lambda *args: (_GROUPS, args[0], types.intp, args[2]),
-    (types.Array, types.Integer, StripType),
-)(_groups_at)
-teach(products.no_terms, lambda sums: (SumsType("float32", 1), sums), (types.Array,))(
-    lambda context, builder, sig, args: ir.Constant(sig.return_type.llvm, None)
-)
-
-
-def _put_terms(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    value = builder.extract_value(args[2], 0)
-    if PER == 2:
-        value = shuffle(builder, value, value, [lane for k in range(HALF) for lane in (k, k + HALF)])
-    store(builder, row_of(context, builder, sig.args[0], *args[:2]), value)
-    return context.get_dummy_value()
-
-
-teach(products.put_terms, nothing, (types.Array, types.Integer, SumsType))(_put_terms)
+_GROUP = GroupType("group")
 
 
 # ---------------------------------------------------------------- which super-blocks
@@ -176,7 +90,7 @@ def _rows_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 teach(
     products.rows_at,
-    lambda *args: (_ROWS, *args[:2], types.intp),
+    lambda *args: (GroupRowsType(args[0].block_size), *args[:2], types.intp),
     (BlockType, GroupsType, types.Integer),
 )(_rows_at)
 
@@ -185,57 +99,28 @@ def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     count = sig.return_type.width
     first, distance = (builder.extract_value(args[0], at) for at in (0, 1))
     place, kind = offset(builder, first, args[1]), ir.VectorType(I8, count // PER)
-    rows = [load(builder, offset(builder, place, times(builder, distance, i)), kind) for i in range(PER)]
-    return shuffle(builder, rows[0], rows[-1], range(count))
+    own = load(builder, place, kind)
+    if PER == 1:
+        return own
+    second = offset(builder, place, distance)
+    if sig.args[0].joins_in_words:
+        return load_behind(builder, own, second)
+    return shuffle(builder, own, load(builder, second, kind), range(count))
 
 
 for _word in (products.load_bytes, products.load_long):
     lower_builtin(_word, GroupRowsType, types.Integer)(_load)
 
 
-# ---------------------------------------------------------------- what groups share
-
-
-teach(products.parts, lambda tile: (types.intp, tile), (GroupsType,))(lambda *_: I64(ROWS // PER))
-
-
-def _put_scales(builder: Any, tile: Any, quads: list[Any], order: list[int]) -> Any:
-    """Each row's 16 bytes in this order, as int16, group after group."""
-    words, octets = ir.VectorType(I32, ROWS), ir.VectorType(I8, QUAD)
-    for k, value in enumerate(turned(builder, [builder.bitcast(q, words) for q in quads])):
-        rows = builder.bitcast(value, octets)  # k, k + 4, k + 8, k + 12
-        for four in range(4 // PER):
-            lanes = [16 * row + at for row in range(four, 4, 2)[:PER] for at in order]
-            scales = builder.sext(shuffle(builder, rows, rows, lanes), SHORTS)
-            group = (4 * four + k) * PER * LONG
-            store(builder, in_tile(builder, tile, SCALES + group), scales)
-
-
-def _put_16_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """The 32 elements in a register have two scales, one of each half of a row's."""
-    _put_scales(builder, args[0], args[1:], EVEN_AND_ODD)
-    return context.get_dummy_value()
-
-
-def _put_8_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    _put_scales(builder, args[0], [*args[1:], *args[1:]], [*range(16)])
-    return context.get_dummy_value()
-
-
-lower_builtin(products.put_16_scales, GroupsType, *(LanesType,) * 4)(_put_16_scales)
-lower_builtin(products.put_8_scales, GroupsType, *(LanesType,) * 2)(_put_8_scales)
-
-
 # ---------------------------------------------------------------- a group
 
 
 def _part_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    scales = load(builder, in_tile(builder, args[0], SCALES, times(builder, args[1], PER * LONG)), SHORTS)
-    kept = [cgutils.alloca_once(builder, kind) for kind in (ir.ArrayType(ACC, CHAINS), SHORTS, ACC)]
-    builder.store(ir.Constant(ir.ArrayType(ACC, CHAINS), None), kept[0])
-    builder.store(scales, kept[1])
-    q = offset(builder, builder.extract_value(args[0], 1), times(builder, args[1], GIVEN))
-    return record_of(builder, GroupType.llvm, *kept, q)
+    own = [cgutils.alloca_once(builder, kind) for kind in (ir.ArrayType(ACC, CHAINS), SHORTS, ACC)]
+    builder.store(ir.Constant(ir.ArrayType(ACC, CHAINS), None), own[0])
+    builder.store(builder.load(kept(builder, args[0], SCALES, args[1])), own[1])
+    q = offset(builder, builder.extract_value(args[0], 0), times(builder, args[1], GIVEN))
+    return record_of(builder, GroupType.llvm, *own, q)
 
 
 teach(
@@ -243,13 +128,6 @@ teach(
     lambda *args: (_GROUP, args[0], types.intp),
     (GroupsType, types.Integer),
 )(_part_at)
-
-
-def _given(builder: Any, place: Any, kind: Any) -> Any:
-    """Activations: nothing that is stored meanwhile changes them."""
-    value = load(builder, place, kind)
-    value.set_metadata("invariant.load", builder.module.add_metadata([]))
-    return value
 
 
 def _add(builder: Any, sums: Any, chain: Any, x: Any, y: Any) -> None:
@@ -266,7 +144,7 @@ def _put_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any
     scales = widened_once(builder, extended(shuffle(builder, args[1], args[1], order), SHORTS))
     builder.store(scales, place)
     if excess:
-        found = _given(builder, offset(builder, q, PER * SIZE), ir.VectorType(I16, PER * LONG // 2))
+        found = given(builder, offset(builder, q, PER * SUPER_BLOCK), ir.VectorType(I16, PER * LONG // 2))
         less = builder.mul(scales, ir.Constant(SHORTS, [-excess] * SHORTS.count))
         _add(builder, sums, I64(CHAINS - 1), less, found)
     return context.get_dummy_value()
@@ -282,7 +160,7 @@ def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The levels times the activations, in pairs or fours; these times the scales, to the sums."""
     part, at, levels = args
     q = builder.extract_value(part, 3)
-    both = _given(builder, offset(builder, q, times(builder, at, PER)), ir.VectorType(I8, PER * LONG))
+    both = given(builder, offset(builder, q, times(builder, at, PER)), ir.VectorType(I8, PER * LONG))
     (_add_fours if HAS_VNNI else _add_pairs)(builder, part, builder.lshr(at, I64(5)), levels, both)
     return context.get_dummy_value()
 
@@ -311,10 +189,9 @@ lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_byte
 
 
 def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    tile, i, part = args
-    place = in_tile(builder, tile, LEVELS, times(builder, i, PER * LONG))
-    sums = builder.load(builder.extract_value(part, 0))
-    store(builder, place, reduce(builder.add, [builder.extract_value(sums, i) for i in range(CHAINS)]))
+    sums = builder.load(builder.extract_value(args[2], 0))
+    total = reduce(builder.add, [builder.extract_value(sums, i) for i in range(CHAINS)])
+    builder.store(total, kept(builder, args[0], SUMS, args[1]))
     return context.get_dummy_value()
 
 
@@ -345,8 +222,7 @@ def _of_four(builder: Any, four: Sequence[Any]) -> Any:
 
 
 def _summed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    places = range(LEVELS, LEVELS + ROWS * LONG, PER * LONG)
-    groups = [load(builder, in_tile(builder, args[1], place), ACC) for place in places]
+    groups = [builder.load(kept(builder, args[1], SUMS, i)) for i in range(ROWS // PER)]
     fours = [_of_four(builder, groups[i : i + 4]) for i in range(0, len(groups), 4)]
     n = ACC.count  # eight lanes for each row
     low, high = (
@@ -360,31 +236,3 @@ def _summed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 lower_builtin(
     products.scaled_dots, SumsType, GroupsType, LITERAL, LITERAL, StripType, LITERAL, types.Integer
 )(_summed)
-
-
-# ---------------------------------------------------------------- what belongs to the lanes of a strip
-
-
-def _by_lane(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    place = offset(
-        builder, builder.extract_value(args[1], 1), LANE_FACTORS + QUAD * sig.args[3].literal_value
-    )
-    return sums_of(builder, [_given(builder, place, sig.return_type.of_rows.llvm)])
-
-
-lower_builtin(products.by_column, SumsType, StripType, LITERAL, LITERAL, types.Integer)(_by_lane)
-
-
-def _pairs_by_lane(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    sums = builder.extract_value(args[3], 1)
-    totals = [ir.Constant(WORDS, None)] * CHAINS
-    for i in range(sig.args[2].literal_value):
-        pair = load(builder, in_tile(builder, args[1], PAIRS, QUAD * i), OF_LANES)
-        of_lane = _given(builder, offset(builder, sums, QUAD * i), OF_LANES)
-        totals[i % CHAINS] = add_pairs_of_shorts(builder, totals[i % CHAINS], pair, of_lane)
-    return sums_of(builder, [reduce(builder.add, totals)])
-
-
-lower_builtin(products.dot_pairs, SumsType, GroupsType, LITERAL, StripType, LITERAL, types.Integer)(
-    _pairs_by_lane
-)

@@ -28,29 +28,21 @@ from kquant.kernels.simd_rows import (
     row_step,
     times,
 )
-from kquant.kernels.simd_sums import (
-    FEW,
-    I64,
-    MANY,
-    WORDS,
-    add_scaled,
-    dots,
-    everywhere,
-    load,
-    offset,
-    pair_dots,
-    store,
-)
+from kquant.kernels.simd_sums import FEW, MANY, add_scaled, dots, pair_dots
 from kquant.kernels.simd_tiles import (
     FACTORS,
     LEVELS,
     PAIRS,
+    QUADS,
     SCALES,
     TILES,
     PlaceType,
     ProductsType,
     in_tile,
 )
+from kquant.kernels.simd_vectors import I64, WORDS, everywhere, load, offset, store
+
+SUPER_BLOCK = 256
 
 
 class SumsType(types.Type):
@@ -181,7 +173,7 @@ teach(
 
 def _record(size: int) -> tuple[int, int, int]:
     """Where the block of a column has its sums and its factors, and where the next column's begins."""
-    factors = size + size // 8
+    factors = size + size // 8 + (2 * products.DIGITS if size == SUPER_BLOCK else 0)
     return size, factors, factors + 4 * products.FACTORS
 
 
@@ -289,6 +281,37 @@ teach(
 )(_dot_pairs)
 
 
+def _dot_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Of both digits."""
+    _, tile, _, _, columns, c = args
+    top, size = (sig.args[k].literal_value for k in (2, 3))
+    _, factors, step = _record(SUPER_BLOCK)
+    n, count = SUPER_BLOCK // size, sig.return_type.columns
+    weights = _words(builder, in_tile(builder, tile, QUADS), n // 4)
+    high, low = (
+        dots(builder, weights, offset(builder, columns, at, times(builder, c, step)), count, step, top)
+        for at in (factors - digits * products.DIGITS + first_digit(size) for digits in (2, 1))
+    )
+    return sums_of(builder, [two_digits(builder, *both) for both in zip(high, low, strict=True)])
+
+
+def first_digit(size: int) -> int:
+    """Where the digits of sums of so many elements begin."""
+    return 0 if size == 16 else SUPER_BLOCK // 16
+
+
+def two_digits(builder: Any, high: Any, low: Any) -> Any:
+    """A number to the base 128."""
+    return builder.add(builder.shl(high, ir.Constant(high.type, [7] * ROWS)), low)
+
+
+teach(
+    products.dot_quads,
+    lambda *args: (SumsType("int32", args[0].columns), *args[:5], types.intp),
+    *((SumsType, tile, LITERAL, LITERAL, PlaceType, types.Integer) for tile in TILES),
+)(_dot_quads)
+
+
 def _excess_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The pairs are the scales times the excess."""
     _, tile, columns, _, c = args
@@ -298,5 +321,5 @@ def _excess_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 teach(
     products.excess_dots,
     lambda *args: (SumsType("int32", args[0].columns), *args[:4], types.intp),
-    *((SumsType, tile, PlaceType, LITERAL, types.Integer) for tile in (PlaceType, ProductsType)),
+    *((SumsType, tile, PlaceType, LITERAL, types.Integer) for tile in TILES),
 )(_excess_dots)

@@ -17,7 +17,7 @@ from kquant.kernels import products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_memory import SECOND_LEVEL, fetch_line
-from kquant.kernels.simd_sums import HALF, HAS_GFNI, I8, I64, WORDS, load, move_bits, offset, shuffle
+from kquant.kernels.simd_vectors import HALF, HAS_GFNI, I8, I64, WORDS, load, move_bits, offset, shuffle
 
 LITERAL = types.IntegerLiteral
 QUAD = 4 * ROWS
@@ -32,6 +32,10 @@ class BlockType(types.Type):
 
     llvm = ir.LiteralStructType([I8.as_pointer(), I64, I64])
     rows = ROWS
+
+    def __init__(self, block_size: int = 0) -> None:
+        super().__init__(f"block of {block_size}" if block_size else "block")
+        self.block_size = block_size
 
 
 @register_model(BlockType)
@@ -87,7 +91,7 @@ def _block_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 teach(
     products.block_from,
-    lambda *args: (BlockType("block"), args[0], types.intp, types.intp),
+    lambda *args: (BlockType(), args[0], types.intp, types.intp),
     (types.Array, types.Integer, types.Integer),
 )(_block_from)
 
@@ -155,6 +159,20 @@ def _fetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(products.fetch, nothing, (types.Array, types.Integer, types.Integer))(_fetch)
+
+
+def _load_quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    words = ir.Constant(WORDS, ir.Undefined)
+    for row, pointer in enumerate(_row_pointers(builder, *args)):
+        words = builder.insert_element(words, load(builder, pointer, I32), I32(row))
+    return builder.bitcast(words, sig.return_type.llvm)
+
+
+teach(
+    products.load_quad,
+    lambda *args: (LanesType("uint8", QUAD), args[0], types.intp),
+    (BlockType, types.Integer),
+)(_load_quad)
 
 
 def _quad_type(*args: Any) -> Any:

@@ -28,7 +28,8 @@ from kquant.kernels.simd_rows import (
     row_step,
     times,
 )
-from kquant.kernels.simd_sums import I8, I16, dots, offset, shuffle, store
+from kquant.kernels.simd_sums import dots
+from kquant.kernels.simd_vectors import I8, I16, offset, shuffle, store
 
 
 class PlaceType(types.Type):
@@ -43,19 +44,14 @@ class ProductsType(types.Type):
     llvm = ir.LiteralStructType([I8.as_pointer(), I8.as_pointer()])
 
 
-class GroupsType(types.Type):
-    """The Numba type of `groups_at`: where the tile is, and where the first group's activations."""
-
-    llvm = ProductsType.llvm
-
-
-TILES = PlaceType, ProductsType, GroupsType
+TILES = PlaceType, ProductsType
 for _tile in TILES:
     register_model(_tile)(PrimitiveModel)
 _PLACE, _PRODUCTS = PlaceType("place"), ProductsType("products")
 
 FACTORS, PAIRS = 0, products.FACTORS * QUAD
-SCALES = PAIRS + products.PAIRS * QUAD
+QUADS = PAIRS + products.PAIRS * QUAD
+SCALES = QUADS + products.QUADS * QUAD
 LEVELS = SCALES + products.SCALES * QUAD
 """Where a tile has its parts; the largest is the last."""
 
@@ -137,12 +133,12 @@ def _put_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-for _tile in (PlaceType, ProductsType):
+for _tile in TILES:
     teach(products.put_16_scales, nothing, (_tile, *(LanesType,) * 4))(_put_scales)
     teach(products.put_8_scales, nothing, (_tile, *(LanesType,) * 2))(_put_scales)
 
 
-def _pair(builder: Any, kind: Any, value: Any, j: int, k: int, shift: int) -> Any:
+def pair_from(builder: Any, kind: Any, value: Any, j: int, k: int, shift: int) -> Any:
     """Two bytes of each row become the upper halves of 16 bits, and then go down as far as they shall."""
     nothing, shorts = ir.Constant(value.type, None), ir.VectorType(I16, 2 * ROWS)
     order = [at for row in range(ROWS) for i in (j, k) for at in (value.type.count, lane_of(i, row))]
@@ -152,7 +148,7 @@ def _pair(builder: Any, kind: Any, value: Any, j: int, k: int, shift: int) -> An
 
 
 def _put_pair(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    pair = _pair(builder, sig.args[2], args[2], *(t.literal_value for t in sig.args[3:]))
+    pair = pair_from(builder, sig.args[2], args[2], *(t.literal_value for t in sig.args[3:]))
     store(builder, in_tile(builder, args[0], PAIRS, times(builder, args[1], QUAD)), pair)
     return context.get_dummy_value()
 
@@ -163,8 +159,13 @@ def _put_scales_and_excess(context: Any, builder: Any, sig: Any, args: Any) -> A
     for j in range(16):
         store(builder, in_tile(builder, tile, SCALES + QUAD * j), number_from(builder, kind, value, j, 8))
     for i in range(8 if excess else 0):
-        pair = _pair(builder, kind, value, 2 * i, 2 * i + 1, excess.bit_length() - 1)
+        pair = pair_from(builder, kind, value, 2 * i, 2 * i + 1, excess.bit_length() - 1)
         store(builder, in_tile(builder, tile, PAIRS + QUAD * i), pair)
+    return context.get_dummy_value()
+
+
+def _put_quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    store(builder, in_tile(builder, args[0], QUADS, times(builder, args[1], QUAD)), args[2])
     return context.get_dummy_value()
 
 
@@ -176,7 +177,6 @@ def _put_same(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 _NUMBERS = (LITERAL, LITERAL, LITERAL)
 teach(products.put_pair, nothing, *((tile, types.Integer, LanesType, *_NUMBERS) for tile in TILES))(_put_pair)
+teach(products.put_quad, nothing, *((tile, types.Integer, LanesType, LITERAL) for tile in TILES))(_put_quad)
 teach(products.put_same, nothing, *((tile, LITERAL) for tile in TILES))(_put_same)
-teach(products.put_scales, nothing, *((tile, LanesType, LITERAL) for tile in (PlaceType, ProductsType)))(
-    _put_scales_and_excess
-)
+teach(products.put_scales, nothing, *((tile, LanesType, LITERAL) for tile in TILES))(_put_scales_and_excess)

@@ -66,7 +66,7 @@ from dot.test_golden import INDEX, results
 from dot.test_integers import test_largest_magnitudes_do_not_overflow
 from dot.test_integers import test_largest_magnitudes_do_not_overflow_in_tiles
 from dot.test_matmul import K_QUANTS, LEGACY, normal, packed
-from kquant.kernels.simd_sums import HAS_AVX2, HAS_VNNI
+from kquant.kernels.simd_vectors import HAS_AVX2, HAS_VNNI
 from kquant.matmul import matmul
 
 assert (HAS_AVX2, HAS_VNNI) == (sys.argv[1] == "AVX2", False)

@@ -16,9 +16,9 @@ from kquant import KQuantError, NonFiniteError, QuantizedTensor, ShapeError, Uns
 from kquant.activations import activations_of
 from kquant.dot import vec_dot, vec_dot_type
 from kquant.formats import room
-from kquant.kernels.products import ROWS
+from kquant.kernels.products import ROWS, empty_tile
 from kquant.matmul import matmul
-from kquant.multiply import empty_tile, multiply_column, multiply_strips, multiply_tiles
+from kquant.multiply import multiply_column, multiply_strips, multiply_tiles
 from kquant.types import TensorType
 
 K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
@@ -170,7 +170,7 @@ def test_the_loops_over_tiles_as_they_stand(
     codec, partner = put_words(monkeypatch, type, columns), vec_dot_type(type)
     w, x = packed(type, 20, 512), normal(columns, 512, seed=1)
     given = activations_of(kquant.quantize(x, partner), partner).columns
-    tiles = [empty_tile(codec, ROWS) for _ in range(256 // codec.TYPE.block_size)]
+    tiles = [empty_tile(ROWS, codec.TYPE.block_size) for _ in range(256 // codec.TYPE.block_size)]
     acc, out = np.zeros((columns, ROWS), np.float32), np.empty((columns, 20), np.float32)
     loops(w.data, given, tiles, acc, True, out)
     np.testing.assert_array_equal(out, x @ w.T)
@@ -179,13 +179,14 @@ def test_the_loops_over_tiles_as_they_stand(
 @pytest.mark.parametrize("blocks", [1, 2, 3, 8])
 @pytest.mark.parametrize("type", ["Q3_K", "Q6_K"])
 def test_the_loop_over_strips_as_it_stands(type: str, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    codec, partner = put_words(monkeypatch, type, 1), vec_dot_type(type)
+    partner = vec_dot_type(type)
+    put_words(monkeypatch, type, 1)
     w, x = packed(type, 20, 256 * blocks), normal(256 * blocks, seed=1)
     column = activations_of(kquant.quantize(x[None], partner), partner).columns[:, 0]
     lanes = [column[np.arange(first, first + ROWS) % blocks] for first in range(0, ROWS * blocks, ROWS)]
     terms, acc = np.empty((blocks, ROWS), np.float32), np.zeros((1, ROWS), np.float32)
     words, out = terms.view(np.uint8).reshape(ROWS, -1), np.empty((1, 20), np.float32)
-    multiply_strips(w.data, [None], lanes, [empty_tile(codec, ROWS)], terms, words, acc, True, out)
+    multiply_strips(w.data, [None], lanes, terms, words, acc, True, out)
     np.testing.assert_array_equal(out[0], w @ x)
 
 
