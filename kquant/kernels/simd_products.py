@@ -197,14 +197,19 @@ teach(
 
 def _words(builder: Any, place: Any, n: int) -> list[Any]:
     """n times four bytes of each row."""
-    return [load(builder, offset(builder, place, QUAD * i), WORDS) for i in range(n)]
+    return [load(builder, at, WORDS) for at in _places(builder, place, n)]
+
+
+def _places(builder: Any, place: Any, n: int) -> list[Any]:
+    """Where they are."""
+    return [offset(builder, place, QUAD * i) for i in range(n)]
 
 
 def _dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _, tile, at, _, _, columns, _, c = args
     n, top, size = (sig.args[k].literal_value for k in (3, 4, 6))
     step = _record(size)[2]
-    levels = _words(builder, in_tile(builder, tile, LEVELS, times(builder, at, ROWS)), n // 4)
+    levels = _places(builder, in_tile(builder, tile, LEVELS, times(builder, at, ROWS)), n // 4)
     q = offset(builder, columns, times(builder, c, step), at)
     return sums_of(builder, dots(builder, levels, q, sig.return_type.columns, step, top))
 
@@ -235,7 +240,7 @@ def _scaled_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     with cgutils.for_range(builder, I64(size // n)) as loop:
         scale = load(builder, in_tile(builder, tile, SCALES, times(builder, loop.index, QUAD)), WORDS)
         place = in_tile(builder, tile, LEVELS, times(builder, loop.index, n * ROWS))
-        levels, q = _words(builder, place, n // 4), offset(builder, first, times(builder, loop.index, n))
+        levels, q = _places(builder, place, n // 4), offset(builder, first, times(builder, loop.index, n))
         values = [builder.load(total) for total in totals]
         values = add_scaled(builder, values, levels, scale, q, step, top)
         for total, value in zip(totals, values, strict=True):
@@ -264,7 +269,7 @@ lower_builtin(products.scaled_dots, SumsType, ProductsType, *_SCALED)(_found_sca
 def _pair_dots(builder: Any, out: Any, tile: Any, n: int, columns: Any, size: int, c: Any) -> Any:
     sums, _, step = _record(size)
     first = offset(builder, columns, sums, times(builder, c, step))
-    weights = _words(builder, in_tile(builder, tile, PAIRS), n)
+    weights = _places(builder, in_tile(builder, tile, PAIRS), n)
     return sums_of(builder, pair_dots(builder, weights, first, out.columns, step))
 
 
@@ -287,7 +292,7 @@ def _dot_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     top, size = (sig.args[k].literal_value for k in (2, 3))
     _, factors, step = _record(SUPER_BLOCK)
     n, count = SUPER_BLOCK // size, sig.return_type.columns
-    weights = _words(builder, in_tile(builder, tile, QUADS), n // 4)
+    weights = _places(builder, in_tile(builder, tile, QUADS), n // 4)
     high, low = (
         dots(builder, weights, offset(builder, columns, at, times(builder, c, step)), count, step, top)
         for at in (factors - digits * products.DIGITS + first_digit(size) for digits in (2, 1))

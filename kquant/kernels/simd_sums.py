@@ -46,12 +46,13 @@ MANY, FEW = (12, 4) if HAS_VNNI else (2, 1)
 def dots(builder: Any, weights: Sequence[Any], q: Any, columns: int, step: int, top: int) -> list[Any]:
     """For each column, int32 of each row: the sum of the products of bytes.
 
-    weights: four bytes of each row, up to `top`; q: where the first column's signed bytes for them are,
+    weights: four bytes of each row, up to `top`, or where they are; q: where the first column's signed bytes for them are,
     `step` bytes before the next column's.
     """
     if HAS_VNNI:
         return _at_once(builder, "vpdpbusd", weights, q, columns, step)
     emit = _dots_in_pairs if HAS_AVX2 else _dots_spelled_out
+    weights = [_in_register(builder, weight) for weight in weights]
     return [emit(builder, weights, _quads(builder, q, len(weights), step * c), top) for c in range(columns)]
 
 
@@ -85,17 +86,23 @@ def _quads(builder: Any, first: Any, n: int, distance: int) -> list[Any]:
     ]
 
 
+def _in_register(builder: Any, weight: Any) -> Any:
+    return load(builder, weight, WORDS) if isinstance(weight.type, ir.PointerType) else weight
+
+
 def _at_once(
     builder: Any, instruction: str, weights: Sequence[Any], first: Any, columns: int, step: int
 ) -> list[Any]:
     """One column after the other, four bytes after four: no sum waits for the one before it.
 
-    LLVM would order them anew, by column, and take half as long again.  Hence volatile instructions.
+    LLVM would order them anew, by column, and take half as long again.  Hence volatile instructions.  Weights
+    are loaded where they are needed: all of them before would leave too few registers for the sums.
     """
     chains = 2 if columns == 1 and len(weights) > 4 else 1
     totals = [ir.Constant(WORDS, None)] * (columns * chains)
     signature = ir.FunctionType(WORDS, [WORDS, WORDS, first.type])
-    for i, weight in enumerate(weights):
+    for i, place in enumerate(weights):
+        weight = _in_register(builder, place)
         for c in range(columns):
             which = c * chains + i % chains
             text = f"{instruction} {step * c + 4 * i}($3){{1to{ROWS}}}, $2, $0"
@@ -163,6 +170,7 @@ def pair_dots(builder: Any, weights: Sequence[Any], sums: Any, columns: int, ste
     if HAS_VNNI:
         return _at_once(builder, "vpdpwssd", weights, sums, columns, step)
     emit = _pairs_at_once if HAS_AVX2 else _pairs_spelled_out
+    weights = [_in_register(builder, weight) for weight in weights]
     found = []
     for c in range(columns):
         both = zip(weights, _quads(builder, sums, len(weights), step * c), strict=True)
