@@ -24,7 +24,7 @@ from kquant.activations import activations_of
 from kquant.dot import vec_dot_type
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Floats
-from kquant.multiply import arguments, multiplier
+from kquant.multiply import arguments, is_far, multiplier
 from kquant.types import TensorType
 
 FUNCTIONS = {
@@ -82,7 +82,7 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
 
 def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
     """Fills out (columns, rows), with all that Python does done before."""
-    given = arguments(room(t), w, activations_of(a, vec_dot_type(t)), out)
+    given = arguments(room(t), w, activations_of(a, vec_dot_type(t)), out, far=is_far(w))
     repeated = repeated_product(t, len(out))
 
     def run() -> Floats:

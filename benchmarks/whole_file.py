@@ -27,8 +27,8 @@ from unittest.mock import patch
 import kquant
 from benchmarks import machine
 from kquant import conversion
-from kquant.codec import available_threads
 from kquant.gguf import Writer
+from kquant.threads import available_threads
 
 STAGES = {
     "reading": "_read",

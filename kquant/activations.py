@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,15 +60,7 @@ def activations_of(packed: Bytes, partner: TensorType) -> Activations:
     fields = room(partner).unpack(packed)
     n, size = len(packed), partner.block_size
     q = fields["q"].reshape(n, -1, size)
-    digits = ("i1", DIGITS if size == SUPER_BLOCK else 0)
-    layout = [
-        ("q", "i1", size),
-        ("sums", "<i2", (size // 32, 2)),
-        ("high", *digits),
-        ("low", *digits),
-        ("factors", "<f4", FACTORS),
-    ]
-    columns = aligned_empty((q.shape[1], n), np.dtype(layout))
+    columns = aligned_empty((q.shape[1], n), _layout(size))
     columns["q"] = q.swapaxes(0, 1)
     columns["factors"] = 0
     for i, key in enumerate(key for key in ("d", "s") if key in fields):
@@ -81,6 +73,16 @@ def activations_of(packed: Bytes, partner: TensorType) -> Activations:
     return Activations(columns, size != SUPER_BLOCK or _put_digits(columns))
 
 
+@cache
+def _layout(size: int) -> np.dtype[np.void]:
+    """A block of a column."""
+    digits = ("i1", DIGITS if size == SUPER_BLOCK else 0)
+    sums = ("sums", "<i2", (size // 32, 2))
+    return np.dtype(
+        [("q", "i1", size), sums, ("high", *digits), ("low", *digits), ("factors", "<f4", FACTORS)]
+    )
+
+
 def _put_digits(columns: Columns) -> bool:
     """Sums of 16 and of 32 elements in two digits, `128 * high + low`; whether all fit."""
     sums = columns["sums"]
@@ -89,31 +91,43 @@ def _put_digits(columns: Columns) -> bool:
     return bool((both >> 14 == both >> 31).all())
 
 
-def _strips(column: Columns, size: int) -> Strips:
-    n, in_strip = len(column), ROWS // size
-    period = math.lcm(n, size) // size
-    period *= -(-in_strip // period)  # no strip passes its end twice
-    of_group = np.arange((period + in_strip - 1) * size).reshape(-1, size) % n
-    groups = aligned_empty(
-        (len(of_group),),
-        np.dtype([("q", "i1", (SUPER_BLOCK // RUN, size, RUN)), ("sums", "<i2", (size, 2 * PAIRS))]),
-    )
-    groups["q"] = column["q"][of_group].reshape(-1, size, SUPER_BLOCK // RUN, RUN).swapaxes(1, 2)
-    groups["sums"] = column["sums"].reshape(n, -1)[of_group][..., EVEN_AND_ODD]
-    of_lane = np.arange(math.lcm(n, ROWS)).reshape(-1, in_strip, size).swapaxes(1, 2).reshape(-1, ROWS) % n
-    digits = ("i1", (DIGITS // 4, ROWS, 4))
-    layout = [
+_DIGITS = ("i1", (DIGITS // 4, ROWS, 4))
+OF_LANES = np.dtype(
+    [
         ("sums", "<i2", (PAIRS, ROWS, 2)),
-        ("high", *digits),
-        ("low", *digits),
+        ("high", *_DIGITS),
+        ("low", *_DIGITS),
         ("factors", "<f4", (FACTORS, ROWS)),
     ]
-    lanes = aligned_empty((len(of_lane),), np.dtype(layout))
+)
+
+
+def _strips(column: Columns, size: int) -> Strips:
+    of_group, of_lane = _blocks_of_strips(len(column), size)
+    groups, lanes = aligned_empty((len(of_group),), _group(size)), aligned_empty((len(of_lane),), OF_LANES)
+    groups["q"] = column["q"][of_group].reshape(-1, size, SUPER_BLOCK // RUN, RUN).swapaxes(1, 2)
+    groups["sums"] = column["sums"].reshape(len(column), -1)[:, EVEN_AND_ODD][of_group]
     for key in ("sums", "factors"):
         lanes[key] = column[key][of_lane].swapaxes(1, 2)
     for key in ("high", "low"):
         lanes[key] = column[key][of_lane].reshape(-1, ROWS, DIGITS // 4, 4).swapaxes(1, 2)
     return Strips(_bytes(groups), _bytes(lanes))
+
+
+@lru_cache(64)
+def _blocks_of_strips(n: int, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which of n blocks of a row are in each group (groups, size), and in each lane (strips, 16)."""
+    in_strip, period = ROWS // size, math.lcm(n, size) // size
+    period *= -(-in_strip // period)  # no strip passes its end twice
+    of_group = np.arange((period + in_strip - 1) * size).reshape(-1, size) % n
+    of_lane = np.arange(math.lcm(n, ROWS)).reshape(-1, in_strip, size).swapaxes(1, 2).reshape(-1, ROWS) % n
+    return of_group, of_lane
+
+
+@cache
+def _group(size: int) -> np.dtype[np.void]:
+    """What a group of so many super-blocks is multiplied with."""
+    return np.dtype([("q", "i1", (SUPER_BLOCK // RUN, size, RUN)), ("sums", "<i2", (size, 2 * PAIRS))])
 
 
 def _bytes(records: npt.NDArray[Any]) -> Bytes:

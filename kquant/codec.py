@@ -6,9 +6,6 @@ Behind it nothing is checked again.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,17 +23,16 @@ from kquant.kernels.execute import (
     dequantize_rows,
     quantize_rows,
 )
+from kquant.threads import available_threads, in_slabs
 from kquant.types import TensorType
 from kquant.validation import check_finite
 
 __all__ = [
-    "available_threads",
     "dequantize",
     "execution_of",
     "has_codec",
     "packed_rows",
     "quantize",
-    "row_slabs",
     "slab_elements",
     "validate",
 ]
@@ -117,8 +113,7 @@ def quantize(
 
     as_they_are = values.dtype == np.float32 and values.flags.c_contiguous
     size = _larger_slabs(threads, values.size, how) if as_they_are else slab_elements(how)
-    with row_slabs(threads, len(rows), n_per_row, size) as each_slab:
-        each_slab(slab)
+    in_slabs(slab, len(rows), max(1, size // n_per_row), threads)
     return out
 
 
@@ -164,8 +159,8 @@ def dequantize(
         aligned = np.require(packed[first:last], requirements=["C", "A"])
         dequantize_rows(codec, aligned, rows[first:last], how, large=out.nbytes > LARGE)
 
-    with row_slabs(threads, len(rows), n_per_row, _larger_slabs(threads, rows.size, how)) as each_slab:
-        each_slab(slab)
+    size = _larger_slabs(threads, rows.size, how)
+    in_slabs(slab, len(rows), max(1, size // n_per_row), threads)
     return out
 
 
@@ -195,13 +190,6 @@ def validate(data: npt.ArrayLike, type: TensorType | str | int) -> None:
     packed = packed_rows(data, tensor_type)
     if packed.size:
         check_finite(packed.reshape(-1, packed.shape[-1]), tensor_type)
-
-
-def available_threads() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def execution_of(asked: Execution | None) -> Execution:
@@ -264,34 +252,3 @@ def _refuse(tensor_type: TensorType, rows: npt.NDArray[Any], first: int, shape: 
         f"{tensor_type.name}: expected finite float32 values, got {rows[row, column]} "
         f"at index {tuple(int(i) for i in where)}"
     )
-
-
-Slab = Callable[[int, int], None]
-
-
-@contextmanager
-def row_slabs(
-    threads: int | None, n_rows: int, n_per_row: int, slab_elements: int
-) -> Iterator[Callable[[Slab], None]]:
-    """Gives what calls a function for slabs of rows, on several threads where that pays."""
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads: expected at least 1, got {threads}")
-    step = max(1, slab_elements // n_per_row)
-    bounds = [(first, min(first + step, n_rows)) for first in range(0, n_rows, step)]
-    workers = min(threads or available_threads(), len(bounds))
-
-    def one_by_one(slab: Slab) -> None:
-        for first, last in bounds:
-            slab(first, last)
-
-    if workers == 1:
-        yield one_by_one
-        return
-    executor: Executor
-    with ThreadPoolExecutor(workers) as executor:
-
-        def spread(slab: Slab) -> None:
-            for _ in executor.map(lambda bound: slab(*bound), bounds):
-                pass
-
-        yield spread

@@ -16,7 +16,7 @@ from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats
 from kquant.kernels.products import ROWS
-from kquant.multiply import multiply
+from kquant.multiply import is_far, multiply
 from kquant.types import TensorType
 
 __all__ = ["vec_dot", "vec_dot_type"]
@@ -130,15 +130,15 @@ def _dot_blocks(w: Bytes, a: Bytes, tensor_type: TensorType, execution: Executio
 
 def _dot_matrices(w: Bytes, a: Bytes, out: Floats, tensor_type: TensorType, execution: Execution) -> None:
     """out (n, columns, rows) of w (n, rows, row_bytes) and a (n, columns, row_bytes)."""
-    codec, partner = room(tensor_type), vec_dot_type(tensor_type)
+    codec, partner, far = room(tensor_type), vec_dot_type(tensor_type), is_far(w)
     if out.shape[1:] != (1, 1):
         for some, others, products in zip(w, a, out, strict=True):
-            multiply(codec, some, activations_of(others, partner), products, execution)
+            multiply(codec, some, activations_of(others, partner), products, execution, far=far)
         return
     for first in range(0, len(out), ROWS):  # single rows with single columns: the diagonal of some of them
         here = slice(first, first + ROWS)
         products = np.empty((len(w[here]),) * 2, np.float32)
-        multiply(codec, w[here, 0], activations_of(a[here, 0], partner), products, execution)
+        multiply(codec, w[here, 0], activations_of(a[here, 0], partner), products, execution, far=far)
         out[here, 0, 0] = products.diagonal()
 
 

@@ -6,19 +6,21 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kquant.activations import activations_of
-from kquant.codec import dequantize, execution_of, quantize, row_slabs
+from kquant.codec import dequantize, execution_of, quantize
 from kquant.dot import vec_dot_type
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats
 from kquant.kernels.products import ROWS
-from kquant.multiply import multiply
+from kquant.multiply import is_far, multiply
+from kquant.threads import available_threads, in_slabs
 from kquant.types import TensorType
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["matmul"]
 
 SLAB = 1 << 24
-"""Products of elements that a thread takes at a time."""
+"""Products of elements that a thread takes at a time at least."""
+SLABS = 4
+"""For each of several threads, so that none waits for another for long."""
 UNPACKING = 4
 """What unpacking an element costs, in products."""
 
@@ -88,29 +92,45 @@ def _fill(
     """out (..., n, m) of packed weights (..., m, row_bytes) and rows of activations (..., n, k)."""
     codec, partner, stack = room(tensor_type), vec_dot_type(tensor_type), out.shape[:-2]
     n, m = out.shape[-2:]
-    is_decoded = hasattr(codec, "decode")
+    is_decoded, far = hasattr(codec, "decode"), is_far(weights)
     packed: npt.NDArray[Any] = rows if is_decoded else quantize(rows, partner, threads=threads, execution=how)
-    prepared: npt.NDArray[Any] = np.empty(rows.shape[:-2], object)
-    for index in np.ndindex(prepared.shape):
-        prepared[index] = packed[index] if is_decoded else activations_of(packed[index], partner)
-    weights = np.broadcast_to(weights, (*stack, *weights.shape[-2:]))
-    prepared = np.broadcast_to(prepared, stack)
+    prepared = [x if is_decoded else activations_of(x, partner) for x in _matrices(packed)]
+    each = [
+        *zip(
+            _repeated(_matrices(weights), weights.shape[:-2], stack),
+            _repeated(prepared, packed.shape[:-2], stack),
+            _matrices(out),
+            strict=True,
+        )
+    ]
     tiles = -(-m // ROWS)
 
     def slab(first: int, last: int) -> None:
         """Tiles of rows of all the stack's weights, one after the other."""
         for at in range(first // tiles, -(-last // tiles)):
-            index = np.unravel_index(at, stack) if stack else ()
             here = slice(max(first - at * tiles, 0) * ROWS, min((last - at * tiles) * ROWS, m))
-            w, y = weights[index][here], out[index][:, here]
+            w, given, y = each[at][0][here], each[at][1], each[at][2][:, here]
             if is_decoded:
-                np.matmul(prepared[index], dequantize(w, tensor_type, threads=1, execution=how).T, out=y)
+                np.matmul(given, dequantize(w, tensor_type, threads=1, execution=how).T, out=y)
             else:
-                multiply(codec, w, prepared[index], y, how)
+                multiply(codec, w, given, y, how, far=far)
 
-    cost = rows.shape[-1] * ROWS * (n + UNPACKING)
-    with row_slabs(threads, tiles * int(np.prod(stack, dtype=np.int64)), cost, SLAB) as each_slab:
-        each_slab(slab)
+    least = max(1, SLAB // (rows.shape[-1] * ROWS * (n + UNPACKING)))
+    workers = threads or available_threads()
+    share = 0 if is_decoded else tiles * len(each) // (SLABS * workers if workers > 1 else 1)
+    in_slabs(slab, tiles * len(each), max(least, share), threads)
+
+
+def _matrices(stack: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Those of (..., m, n), one after the other."""
+    return [stack[index] for index in itertools.product(*map(range, stack.shape[:-2]))]
+
+
+def _repeated(matrices: list[Any], shape: tuple[int, ...], stack: tuple[int, ...]) -> list[Any]:
+    """The matrices of a stack of this shape, as often as broadcasting to another repeats them."""
+    if shape == stack:
+        return matrices
+    return [matrices[i] for i in np.broadcast_to(np.arange(len(matrices)).reshape(shape), stack).flat]
 
 
 def _floats(x: npt.ArrayLike) -> Floats:

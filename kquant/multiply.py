@@ -52,7 +52,7 @@ from kquant.kernels.products import (
     tile_at,
 )
 
-__all__ = ["arguments", "multiplier", "multiply"]
+__all__ = ["arguments", "is_far", "multiplier", "multiply"]
 
 NEAR = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are fetched ahead."""
@@ -222,8 +222,15 @@ OF_STRIPS = (
 )
 
 
-def multiply(codec: ModuleType, w: Bytes, given: Activations, out: Floats, execution: Execution) -> None:
-    """out[c, r] = row r of w (rows, row_bytes) times column c."""
+def is_far(w: Bytes) -> bool:
+    """Whether a whole matrix, or a stack of them, comes from memory."""
+    return w.nbytes > NEAR
+
+
+def multiply(
+    codec: ModuleType, w: Bytes, given: Activations, out: Floats, execution: Execution, *, far: bool
+) -> None:
+    """out[c, r] = row r of w (rows, row_bytes) times column c; far: the bytes are likely in no cache."""
     if execution == "numpy" or not given.fit:
         _multiply_numpy(codec, w, given.columns, out)
         return
@@ -232,23 +239,23 @@ def multiply(codec: ModuleType, w: Bytes, given: Activations, out: Floats, execu
         w = np.resize(w, (max(n_rows, ROWS), w.shape[1]))
     is_whole = n_rows >= ROWS and out.strides[1] == out.itemsize
     result = out if is_whole else np.empty((len(out), len(w)), np.float32)
-    multiplier(codec, len(out))(*arguments(codec, w, given, result))
+    multiplier(codec, len(out))(*arguments(codec, w, given, result, far=far))
     if not is_whole:
         out[...] = result[:, :n_rows]
 
 
-def arguments(codec: ModuleType, w: Bytes, given: Activations, out: Floats) -> tuple[Any, ...]:
+def arguments(codec: ModuleType, w: Bytes, given: Activations, out: Floats, *, far: bool) -> tuple[Any, ...]:
     """Of the loops that `multiplier` compiles."""
     block_size, n_blocks = codec.TYPE.block_size, len(given.columns)
-    tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + QUADS + FACTORS))
-    tiles = aligned_empty((STRETCH // block_size, tile_bytes), np.uint8)
     acc = aligned_empty((len(out), ROWS), np.float32)
     if not goes_in_strips(codec, len(out)):
+        tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + QUADS + FACTORS))
+        tiles = aligned_empty((STRETCH // block_size, tile_bytes), np.uint8)
         columns = given.columns.view(np.uint8).reshape(*given.columns.shape, -1)
-        return w, columns, tiles, acc, w.nbytes > NEAR, out
+        return w, columns, tiles, acc, far, out
     terms = aligned_empty((n_blocks + 1, ROWS), np.float32)[:n_blocks]  # four are read at a time
     words = terms.view(np.uint8).reshape(ROWS, -1)
-    return np.ascontiguousarray(w), *given.strips, terms, words, acc, w.nbytes > NEAR, out
+    return np.ascontiguousarray(w), *given.strips, terms, words, acc, far, out
 
 
 def goes_in_strips(codec: ModuleType, n_columns: int) -> bool:

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kquant.codec import available_threads, execution_of
+from kquant.codec import execution_of
 from kquant.codec import slab_elements as default_slab_elements
 from kquant.conversion import Slab, convert, read_ahead, slabs_of
 from kquant.errors import OptionError, OutputError
 from kquant.gguf import GGUFFile, Writer, read
 from kquant.planning.imatrix import Imatrix
 from kquant.planning.plan import Plan, plan
+from kquant.threads import available_threads
 from kquant.types import FileType
 
 __all__ = ["requantize"]

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kquant.byteorder import PLAIN, swapped
-from kquant.codec import available_threads, execution_of
+from kquant.codec import execution_of
 from kquant.errors import GGUFTruncatedError, OptionError
 from kquant.formats import has_room, room
 from kquant.gguf import GGUFFile, TensorInfo
 from kquant.kernels.execute import dequantize_rows
+from kquant.threads import available_threads
 from kquant.types import TensorType
 from kquant.validation import check_finite
 

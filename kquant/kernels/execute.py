@@ -42,7 +42,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
     wanted = np.dtype(dtype)
     n_bytes = math.prod(shape) * wanted.itemsize
     memory = np.empty(n_bytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
+    start = -memory.__array_interface__["data"][0] % 64
     return memory[start : start + n_bytes].view(wanted).reshape(shape)
 
 

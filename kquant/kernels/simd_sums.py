@@ -46,8 +46,8 @@ MANY, FEW = (12, 4) if HAS_VNNI else (2, 1)
 def dots(builder: Any, weights: Sequence[Any], q: Any, columns: int, step: int, top: int) -> list[Any]:
     """For each column, int32 of each row: the sum of the products of bytes.
 
-    weights: four bytes of each row, up to `top`, or where they are; q: where the first column's signed bytes for them are,
-    `step` bytes before the next column's.
+    weights: four bytes of each row, up to `top`, or where they are; q: where the first column's signed bytes
+    for them are, `step` bytes before the next column's.
     """
     if HAS_VNNI:
         return _at_once(builder, "vpdpbusd", weights, q, columns, step)
