@@ -30,7 +30,7 @@ __all__ = ["matmul"]
 
 SLAB = 1 << 24
 """Products of elements that a thread takes at a time at least."""
-SLABS = 4
+SLABS = 8
 """For each of several threads, so that none waits for another for long."""
 UNPACKING = 4
 """What unpacking an element costs, in products."""
