@@ -13,16 +13,13 @@ import numpy.typing as npt
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, aligned_empty
 from kquant.kernels.jit import group_size
-from kquant.kernels.products import DIGITS, FACTORS, PAIRS, ROWS, Columns
+from kquant.kernels.products import DIGITS, EVEN_AND_ODD, FACTORS, PAIRS, ROWS, SUPER_BLOCK, Columns
 from kquant.types import TensorType
 
 __all__ = ["Activations", "Strips", "activations_of"]
 
 RUN = 32
 """Activations of one super-block that lie side by side in a group's."""
-SUPER_BLOCK = 256
-EVEN_AND_ODD = [*range(0, 2 * PAIRS, 2), *range(1, 2 * PAIRS, 2)]
-"""The order of a group's sums of 16 activations each: as the scales that they are multiplied with."""
 
 
 class Strips(NamedTuple):

@@ -22,12 +22,14 @@ from kquant.kernels.mark import kernel
 
 __all__ = [
     "DIGITS",
+    "EVEN_AND_ODD",
     "FACTORS",
     "FETCHED",
     "PAIRS",
     "QUADS",
     "ROWS",
     "SCALES",
+    "SUPER_BLOCK",
     "Columns",
     "Tile",
     "bits_at",
@@ -84,6 +86,10 @@ ROWS = 16
 """Rows that compiled kernels work on at a time."""
 SCALES, PAIRS, QUADS, FACTORS = 16, 8, 4, 2
 """Room in a tile, for each row."""
+SUPER_BLOCK = 256
+"""Elements."""
+EVEN_AND_ODD = [*range(0, 16, 2), *range(1, 16, 2)]
+"""The order of 16 scales that puts those of the two halves of each 32 elements into halves of their own."""
 DIGITS = 24
 """Of the sums of a super-block's activations: 16 of 16 elements each, then 8 of 32."""
 
@@ -212,7 +218,7 @@ def products_at(memory: Rows, i: int, columns: Columns) -> Tile:
 
 def groups_at(strip: Columns) -> Tile:
     """One for a strip, whose levels are unpacked and multiplied in small groups of super-blocks."""
-    return empty_tile(ROWS, 256)
+    return empty_tile(ROWS, SUPER_BLOCK)
 
 
 def parts(tile: Tile) -> int:
@@ -384,7 +390,7 @@ def excess_dots(like: Lanes, tile: Tile, columns: Columns, size: int, c: int) ->
 
 def dot_quads(like: Lanes, tile: Tile, top: int, size: int, columns: Columns, c: int) -> Lanes:
     """The sums of the quads, no larger than `top`, times those of `size` activations of each super-block."""
-    n = 256 // size
+    n = SUPER_BLOCK // size
     x = columns["sums"][c : c + len(like)].reshape(len(like), n, -1).sum(2, np.int32)
     return x @ tile.quads[: n // 4].swapaxes(0, 1).reshape(-1, n).T.astype(np.int32)
 

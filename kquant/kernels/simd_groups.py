@@ -17,15 +17,14 @@ from numba.core.imputils import lower_builtin
 from numba.extending import register_model
 
 from kquant.kernels import products
-from kquant.kernels.products import ROWS
+from kquant.kernels.products import EVEN_AND_ODD, ROWS, SUPER_BLOCK
 from kquant.kernels.simd import LanesType, teach
 from kquant.kernels.simd_memory import IS_ZEN
-from kquant.kernels.simd_products import SUPER_BLOCK, SumsType, sums_of
+from kquant.kernels.simd_products import SumsType, sums_of
 from kquant.kernels.simd_rows import LITERAL, BlockType, PrimitiveModel, nothing, record_of, times
 from kquant.kernels.simd_strips import (
     ACC,
     CHAINS,
-    EVEN_AND_ODD,
     GIVEN,
     LONG,
     PER,

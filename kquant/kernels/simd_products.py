@@ -17,7 +17,7 @@ from numba.core.imputils import lower_builtin
 from numba.extending import register_model
 
 from kquant.kernels import lanes, products
-from kquant.kernels.products import ROWS
+from kquant.kernels.products import ROWS, SUPER_BLOCK
 from kquant.kernels.simd import LanesType, teach
 from kquant.kernels.simd_rows import (
     LITERAL,
@@ -41,8 +41,6 @@ from kquant.kernels.simd_tiles import (
     in_tile,
 )
 from kquant.kernels.simd_vectors import I64, WORDS, everywhere, load, offset, store
-
-SUPER_BLOCK = 256
 
 
 class SumsType(types.Type):

@@ -15,9 +15,9 @@ from numba.core.imputils import lower_builtin
 from numba.extending import register_model
 
 from kquant.kernels import products
-from kquant.kernels.products import ROWS
+from kquant.kernels.products import EVEN_AND_ODD, ROWS, SUPER_BLOCK
 from kquant.kernels.simd import I32, LanesType, teach
-from kquant.kernels.simd_products import SUPER_BLOCK, SumsType, first_digit, sums_of, two_digits
+from kquant.kernels.simd_products import SumsType, first_digit, sums_of, two_digits
 from kquant.kernels.simd_rows import (
     LITERAL,
     QUAD,
@@ -42,9 +42,6 @@ CHAINS = 2 if HAS_VNNI else 1
 """Sums by turns: what adds to them takes five cycles with VNNI, else one."""
 GIVEN = PER * (SUPER_BLOCK + LONG)
 """Bytes of a group's activations and their sums."""
-EVEN_AND_ODD = [*range(0, 16, 2), *range(1, 16, 2)]
-"""The order of 16 scales that puts those of the two halves of each 32 elements into halves of their own."""
-
 OF_DIGITS = products.DIGITS // 4
 HIGH, LOW = products.PAIRS, products.PAIRS + OF_DIGITS
 """Registers before those that the lanes' digits fill; behind them are the factors."""
