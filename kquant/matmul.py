@@ -117,7 +117,8 @@ def _fill(
 
     least = max(1, SLAB // (rows.shape[-1] * ROWS * (n + UNPACKING)))
     workers = threads or available_threads()
-    share = 0 if is_decoded else tiles * len(each) // (SLABS * workers if workers > 1 else 1)
+    copies = is_decoded or weights.strides[-2] != weights.shape[-1]  # rows apart, which are put side by side
+    share = 0 if copies else tiles * len(each) // (SLABS * workers if workers > 1 else 1)
     in_slabs(slab, tiles * len(each), max(least, share), threads)
 
 
