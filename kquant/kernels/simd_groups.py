@@ -8,7 +8,6 @@ become one.  Imported by `kquant.kernels.jit` only, when the first kernel is com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -24,7 +23,6 @@ from kquant.kernels.simd_products import SumsType, sums_of
 from kquant.kernels.simd_rows import LITERAL, BlockType, PrimitiveModel, nothing, record_of, times
 from kquant.kernels.simd_strips import (
     ACC,
-    CHAINS,
     GIVEN,
     LONG,
     PER,
@@ -42,6 +40,7 @@ from kquant.kernels.simd_vectors import (
     I8,
     I16,
     I64,
+    fence,
     load,
     load_behind,
     offset,
@@ -66,9 +65,7 @@ class GroupRowsType(types.Type):
 class GroupType(types.Type):
     """The Numba type of `part_at`: sums, 16 scales of each, products that wait for theirs, activations."""
 
-    llvm = ir.LiteralStructType(
-        [ir.ArrayType(ACC, CHAINS).as_pointer(), SHORTS.as_pointer(), ACC.as_pointer(), I8.as_pointer()]
-    )
+    llvm = ir.LiteralStructType([ACC.as_pointer(), SHORTS.as_pointer(), ACC.as_pointer(), I8.as_pointer()])
 
 
 for _kind in (GroupRowsType, GroupType):
@@ -115,8 +112,8 @@ for _word in (products.load_bytes, products.load_long):
 
 
 def _part_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    own = [cgutils.alloca_once(builder, kind) for kind in (ir.ArrayType(ACC, CHAINS), SHORTS, ACC)]
-    builder.store(ir.Constant(ir.ArrayType(ACC, CHAINS), None), own[0])
+    own = [cgutils.alloca_once(builder, kind) for kind in (ACC, SHORTS, ACC)]
+    builder.store(ir.Constant(ACC, None), own[0])
     builder.store(builder.load(kept(builder, args[0], SCALES, args[1])), own[1])
     q = offset(builder, builder.extract_value(args[0], 0), times(builder, args[1], GIVEN))
     return record_of(builder, GroupType.llvm, *own, q)
@@ -129,9 +126,8 @@ teach(
 )(_part_at)
 
 
-def _add(builder: Any, sums: Any, chain: Any, x: Any, y: Any) -> None:
-    place = builder.gep(sums, [I64(0), chain])
-    builder.store(add_pairs_of_shorts(builder, builder.load(place), x, y), place)
+def _add(builder: Any, sums: Any, x: Any, y: Any) -> None:
+    builder.store(add_pairs_of_shorts(builder, builder.load(sums), x, y), sums)
 
 
 def _put_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -145,7 +141,7 @@ def _put_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any
     if excess:
         found = given(builder, offset(builder, q, PER * SUPER_BLOCK), ir.VectorType(I16, PER * LONG // 2))
         less = builder.mul(scales, ir.Constant(SHORTS, [-excess] * SHORTS.count))
-        _add(builder, sums, I64(CHAINS - 1), less, found)
+        _add(builder, sums, less, found)
     return context.get_dummy_value()
 
 
@@ -167,7 +163,7 @@ def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _add_pairs(builder: Any, part: Any, i: Any, levels: Any, x: Any) -> None:
     sums, scales = (builder.extract_value(part, k) for k in (0, 1))
     spread = spread_short(builder, builder.load(scales), i)
-    _add(builder, sums, builder.and_(i, I64(CHAINS - 1)), add_pairs_of_bytes(builder, levels, x), spread)
+    _add(builder, sums, add_pairs_of_bytes(builder, levels, x), spread)
 
 
 def _add_fours(builder: Any, part: Any, i: Any, levels: Any, x: Any) -> None:
@@ -181,16 +177,16 @@ def _add_fours(builder: Any, part: Any, i: Any, levels: Any, x: Any) -> None:
             shorts = narrowed(builder, builder.load(waiting), found)
             pair = builder.lshr(i, I64(1))
             spread = spread_shorts(builder, builder.load(scales), pair)
-            _add(builder, sums, builder.and_(pair, I64(CHAINS - 1)), shorts, spread)
+            _add(builder, sums, shorts, spread)
 
 
 lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_bytes)
 
 
 def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    sums = builder.load(builder.extract_value(args[2], 0))
-    total = reduce(builder.add, [builder.extract_value(sums, i) for i in range(CHAINS)])
+    total = builder.load(builder.extract_value(args[2], 0))
     builder.store(total, kept(builder, args[0], SUMS, args[1]))
+    fence(builder)
     return context.get_dummy_value()
 
 

@@ -38,8 +38,6 @@ LONG = 32
 """Bytes of each in a register."""
 ACC = ir.VectorType(I32, PER * LONG // 4)
 SHORTS = ir.VectorType(I16, PER * LONG // 2)
-CHAINS = 2 if HAS_VNNI else 1
-"""Sums by turns: what adds to them takes five cycles with VNNI, else one."""
 GIVEN = PER * (SUPER_BLOCK + LONG)
 """Bytes of a group's activations and their sums."""
 OF_DIGITS = products.DIGITS // 4

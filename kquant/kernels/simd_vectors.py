@@ -85,6 +85,11 @@ def store(builder: Any, pointer: Any, value: Any) -> None:
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
 
 
+def fence(builder: Any) -> None:
+    """No load and no store is moved across this by LLVM, which otherwise mixes more than registers hold."""
+    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+
+
 def intrinsic(builder: Any, name: str, result: Any, *args: Any) -> Any:
     """A call of what LLVM has under this name."""
     signature = ir.FunctionType(result, [a.type for a in args])
