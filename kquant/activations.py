@@ -29,7 +29,8 @@ class Strips(NamedTuple):
     """
 
     groups: Bytes
-    """(groups, bytes): of each group the activations, 32 of one super-block after 32 of the other, and sums.
+    """(groups, bytes): of each group the activations, 32 of one super-block after 32 of the other, and the negative
+    sums.
 
     So many that behind each where a strip may begin the others of this strip follow.
     """
@@ -103,7 +104,7 @@ def _strips(column: Columns, size: int) -> Strips:
     of_group, of_lane = _blocks_of_strips(len(column), size)
     groups, lanes = aligned_empty((len(of_group),), _group(size)), aligned_empty((len(of_lane),), OF_LANES)
     groups["q"] = column["q"][of_group].reshape(-1, size, SUPER_BLOCK // RUN, RUN).swapaxes(1, 2)
-    groups["sums"] = column["sums"].reshape(len(column), -1)[:, EVEN_AND_ODD][of_group]
+    groups["negative"] = -column["sums"].reshape(len(column), -1)[:, EVEN_AND_ODD][of_group]
     for key in ("sums", "factors"):
         lanes[key] = column[key][of_lane].swapaxes(1, 2)
     for key in ("high", "low"):
@@ -124,7 +125,7 @@ def _blocks_of_strips(n: int, size: int) -> tuple[npt.NDArray[np.int64], npt.NDA
 @cache
 def _group(size: int) -> np.dtype[np.void]:
     """What a group of so many super-blocks is multiplied with."""
-    return np.dtype([("q", "i1", (SUPER_BLOCK // RUN, size, RUN)), ("sums", "<i2", (size, 2 * PAIRS))])
+    return np.dtype([("q", "i1", (SUPER_BLOCK // RUN, size, RUN)), ("negative", "<i2", (size, 2 * PAIRS))])
 
 
 def _bytes(records: npt.NDArray[Any]) -> Bytes:

@@ -55,7 +55,7 @@ from kquant.kernels.products import (
     half_at,
     load_bytes,
     load_long,
-    moved,
+    pair_with,
     put_16_scales,
     put_bytes,
     put_factor,
@@ -218,22 +218,11 @@ def put_excess(tile: Tile, j: int, sc: Lanes) -> None:
 def unpack_levels(block: Rows, tile: Tile) -> None:
     hmask = load_long(block, HMASK)
     low, high = load_long(block, QS), load_long(block, QS + 32)
-    put_half(tile, 0, low, moved(hmask, 0, 1, 2), moved(hmask, 1, 1, 2), hmask & 4, moved(hmask, 3, 1, 2))
-    put_half(
-        tile,
-        128,
-        high,
-        moved(hmask, 4, 1, 2),
-        moved(hmask, 5, 1, 2),
-        moved(hmask, 6, 1, 2),
-        moved(hmask, 7, 1, 2),
-    )
-
-
-@kernel
-def put_half(tile: Tile, at: int, q: Lanes, first: Lanes, second: Lanes, third: Lanes, fourth: Lanes) -> None:
-    """With the third bits of each 32 levels."""
-    put_bytes(tile, at, (q & 3) | first)
-    put_bytes(tile, at + 32, moved(q, 2, 2, 0) | second)
-    put_bytes(tile, at + 64, moved(q, 4, 2, 0) | third)
-    put_bytes(tile, at + 96, (q >> 6) | fourth)
+    put_bytes(tile, 0, pair_with(low, 0, hmask, 0))
+    put_bytes(tile, 32, pair_with(low, 1, hmask, 1))
+    put_bytes(tile, 64, pair_with(low, 2, hmask, 2))
+    put_bytes(tile, 96, pair_with(low, 3, hmask, 3))
+    put_bytes(tile, 128, pair_with(high, 0, hmask, 4))
+    put_bytes(tile, 160, pair_with(high, 1, hmask, 5))
+    put_bytes(tile, 192, pair_with(high, 2, hmask, 6))
+    put_bytes(tile, 224, pair_with(high, 3, hmask, 7))

@@ -51,7 +51,7 @@ from kquant.kernels.lanes import (
     zeros,
 )
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Columns, Tile, load_long, moved, put_bytes, scaled_dots
+from kquant.kernels.products import Columns, Tile, load_long, nibble_with, put_bytes, scaled_dots
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_K
@@ -149,14 +149,13 @@ unpack_scales = put_scales_and_minima
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
     qh = load_long(block, QH)
-    put_64(tile, 0, load_long(block, QS), moved(qh, 0, 1, 4), moved(qh, 1, 1, 4))
-    put_64(tile, 64, load_long(block, QS + 32), moved(qh, 2, 1, 4), moved(qh, 3, 1, 4))
-    put_64(tile, 128, load_long(block, QS + 64), qh & 16, moved(qh, 5, 1, 4))
-    put_64(tile, 192, load_long(block, QS + 96), moved(qh, 6, 1, 4), moved(qh, 7, 1, 4))
-
-
-@kernel
-def put_64(tile: Tile, at: int, q: Lanes, low: Lanes, high: Lanes) -> None:
-    """With the fifth bits of either half."""
-    put_bytes(tile, at, (q & 15) | low)
-    put_bytes(tile, at + 32, (q >> 4) | high)
+    first, second = load_long(block, QS), load_long(block, QS + 32)
+    put_bytes(tile, 0, nibble_with(first, 0, qh, 1, 0, 1))
+    put_bytes(tile, 32, nibble_with(first, 1, qh, 1, 0, 1))
+    put_bytes(tile, 64, nibble_with(second, 0, qh, 1, 2, 3))
+    put_bytes(tile, 96, nibble_with(second, 1, qh, 1, 2, 3))
+    third, fourth = load_long(block, QS + 64), load_long(block, QS + 96)
+    put_bytes(tile, 128, nibble_with(third, 0, qh, 1, 4, 5))
+    put_bytes(tile, 160, nibble_with(third, 1, qh, 1, 4, 5))
+    put_bytes(tile, 192, nibble_with(fourth, 0, qh, 1, 6, 7))
+    put_bytes(tile, 224, nibble_with(fourth, 1, qh, 1, 6, 7))

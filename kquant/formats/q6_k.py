@@ -50,7 +50,7 @@ from kquant.kernels.products import (
     load_bytes,
     load_long,
     load_quad,
-    moved,
+    nibble_with,
     put_bytes,
     put_factor,
     put_scales,
@@ -170,7 +170,7 @@ def unpack_levels(block: Rows, tile: Tile) -> None:
 
 @kernel
 def put_half(tile: Tile, at: int, even: Lanes, odd: Lanes, high: Lanes) -> None:
-    put_bytes(tile, at, (even & 15) | moved(high, 0, 2, 4))
-    put_bytes(tile, at + 32, (odd & 15) | moved(high, 2, 2, 4))
-    put_bytes(tile, at + 64, (even >> 4) | (high & 48))
-    put_bytes(tile, at + 96, (odd >> 4) | moved(high, 6, 2, 4))
+    put_bytes(tile, at, nibble_with(even, 0, high, 2, 0, 4))
+    put_bytes(tile, at + 32, nibble_with(odd, 0, high, 2, 2, 6))
+    put_bytes(tile, at + 64, nibble_with(even, 1, high, 2, 0, 4))
+    put_bytes(tile, at + 96, nibble_with(odd, 1, high, 2, 2, 6))

@@ -54,10 +54,12 @@ __all__ = [
     "many_columns",
     "moved",
     "neighbours_from",
+    "nibble_with",
     "no_floats",
     "no_sums",
     "no_terms",
     "one_column",
+    "pair_with",
     "part_at",
     "parts",
     "products_at",
@@ -176,6 +178,17 @@ def signed(value: Lanes) -> Lanes:
 def moved(value: Lanes, first: int, n: int, to: int) -> Lanes:
     """n bits of each byte, from bit `first` on, moved to bit `to`; the others are zero."""
     return value >> first << (8 - n) >> (8 - n) << to
+
+
+def nibble_with(q: Lanes, i: int, high: Lanes, n: int, first: int, second: int) -> Lanes:
+    """Bits 4i .. 4i + 4 of each byte, above them n bits of `high`: from `first` on for i = 0, else `second`."""
+    at = second if i else first
+    return moved(q, 4 * i, 4, 0) | moved(high, at, n, 4)
+
+
+def pair_with(q: Lanes, i: int, high: Lanes, at: int) -> Lanes:
+    """Bits 2i and 2i + 1 of each byte, above them bit `at` of `high`."""
+    return moved(q, 2 * i, 2, 0) | moved(high, at, 1, 2)
 
 
 def bits_at(value: Lanes, at: int, worth: int) -> Lanes:

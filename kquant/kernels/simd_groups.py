@@ -131,7 +131,7 @@ def _add(builder: Any, sums: Any, x: Any, y: Any) -> None:
 
 
 def _put_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """The excess of all levels is taken off the sums at once."""
+    """The excess of all levels is taken off the sums at once: those of activations are negative here."""
     sums, place, _, q = (builder.extract_value(args[0], i) for i in range(4))
     excess = sig.args[2].literal_value
     extended = builder.sext if sig.args[1].element == "int8" else builder.zext
@@ -140,8 +140,8 @@ def _put_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any
     builder.store(scales, place)
     if excess:
         found = given(builder, offset(builder, q, PER * SUPER_BLOCK), ir.VectorType(I16, PER * LONG // 2))
-        less = builder.mul(scales, ir.Constant(SHORTS, [-excess] * SHORTS.count))
-        _add(builder, sums, less, found)
+        times_excess = builder.shl(scales, ir.Constant(SHORTS, [excess.bit_length() - 1] * SHORTS.count))
+        _add(builder, sums, times_excess, found)
     return context.get_dummy_value()
 
 

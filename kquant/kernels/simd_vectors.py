@@ -7,7 +7,7 @@ nothing.  Imported by `kquant.kernels.jit` only, when the first kernel is compil
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -99,12 +99,10 @@ def intrinsic(builder: Any, name: str, result: Any, *args: Any) -> Any:
 # ---------------------------------------------------------------- bits and places in a register
 
 
-def move_bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
-    """In one instruction, which multiplies the bits of each byte with a matrix; 64 bytes at a time."""
+def placed_bits(builder: Any, value: Any, sources: Mapping[int, int]) -> Any:
+    """Each byte's bits anew, with GFNI: `sources` says which bit goes to a place; other places are zero."""
     octets = ir.VectorType(I8, 64)
-    matrix = [0] * 8
-    for bit in range(n):
-        matrix[7 - (to + bit)] = 1 << (first + bit)
+    matrix = [1 << sources[place] if place in sources else 0 for place in reversed(range(8))]
     by = ir.Constant(octets, matrix * 8)
     name = "llvm.x86.vgf2p8affineqb.512"
     parts = [
