@@ -49,13 +49,12 @@ from kquant.kernels.products import (
     load_bytes,
     load_long,
     load_quad,
-    moved,
-    put_bytes,
     put_factor,
     put_quad,
-    put_scales,
+    put_small_scales,
+    put_two_bits,
     quad,
-    scaled_dots,
+    small_dots,
 )
 from kquant.types import TensorType
 
@@ -149,7 +148,7 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 
 @kernel
 def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = scaled_dots(acc, tile, 16, 3, columns, 256, c)
+    total = small_dots(acc, tile, 3, columns, c)
     return add_with_minima(acc, total, dot_quads(acc, tile, 15, 16, columns, c), tile, columns, c)
 
 
@@ -166,14 +165,14 @@ def unpack_scales(block: Rows, tile: Tile) -> None:
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    put_scales(tile, load_bytes(block, SCALES) & 15, 0)
+    put_small_scales(tile, load_bytes(block, SCALES) & 15)
     put_half(tile, 0, load_long(block, QS))
     put_half(tile, 128, load_long(block, QS + 32))
 
 
 @kernel
 def put_half(tile: Tile, at: int, q: Lanes) -> None:
-    put_bytes(tile, at, q & 3)
-    put_bytes(tile, at + 32, moved(q, 2, 2, 0))
-    put_bytes(tile, at + 64, moved(q, 4, 2, 0))
-    put_bytes(tile, at + 96, q >> 6)
+    put_two_bits(tile, at, q, 0)
+    put_two_bits(tile, at + 32, q, 1)
+    put_two_bits(tile, at + 64, q, 2)
+    put_two_bits(tile, at + 96, q, 3)

@@ -51,18 +51,18 @@ from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
     Columns,
     Tile,
-    dot_pairs,
     half_at,
     load_bytes,
     load_long,
     pair_with,
     put_16_scales,
-    put_bytes,
     put_factor,
     put_pair,
+    put_three_bits,
     quad,
-    scaled_dots,
     signed,
+    small_dots,
+    small_excess,
 )
 from kquant.types import TensorType
 
@@ -187,7 +187,7 @@ def finish(x: Rows, levels: Rows, block: Rows) -> None:
 
 @kernel
 def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = scaled_dots(acc, tile, 16, 7, columns, 256, c) - dot_pairs(acc, tile, 8, columns, 256, c)
+    total = small_dots(acc, tile, 7, columns, c) - small_excess(acc, tile, columns, c)
     return add_symmetric(acc, total, tile, columns, c)
 
 
@@ -218,11 +218,11 @@ def put_excess(tile: Tile, j: int, sc: Lanes) -> None:
 def unpack_levels(block: Rows, tile: Tile) -> None:
     hmask = load_long(block, HMASK)
     low, high = load_long(block, QS), load_long(block, QS + 32)
-    put_bytes(tile, 0, pair_with(low, 0, hmask, 0))
-    put_bytes(tile, 32, pair_with(low, 1, hmask, 1))
-    put_bytes(tile, 64, pair_with(low, 2, hmask, 2))
-    put_bytes(tile, 96, pair_with(low, 3, hmask, 3))
-    put_bytes(tile, 128, pair_with(high, 0, hmask, 4))
-    put_bytes(tile, 160, pair_with(high, 1, hmask, 5))
-    put_bytes(tile, 192, pair_with(high, 2, hmask, 6))
-    put_bytes(tile, 224, pair_with(high, 3, hmask, 7))
+    put_three_bits(tile, 0, pair_with(low, 0, hmask, 0))
+    put_three_bits(tile, 32, pair_with(low, 1, hmask, 1))
+    put_three_bits(tile, 64, pair_with(low, 2, hmask, 2))
+    put_three_bits(tile, 96, pair_with(low, 3, hmask, 3))
+    put_three_bits(tile, 128, pair_with(high, 0, hmask, 4))
+    put_three_bits(tile, 160, pair_with(high, 1, hmask, 5))
+    put_three_bits(tile, 192, pair_with(high, 2, hmask, 6))
+    put_three_bits(tile, 224, pair_with(high, 3, hmask, 7))

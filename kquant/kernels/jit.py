@@ -62,7 +62,7 @@ def compiled(driver: Callable[..., Any], signature: str, name: str, **names: Any
         if name not in _ready:
             import numba
 
-            from kquant.kernels import simd_blocks, simd_groups, simd_half, simd_products, simd_turns  # noqa: F401  teach Numba the words
+            from kquant.kernels import simd_blocks, simd_half, simd_small, simd_turns  # noqa: F401  teach Numba the words
             from kquant.kernels.kernel_cache import KernelCache
 
             function = _linked(driver, names)

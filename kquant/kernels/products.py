@@ -73,13 +73,18 @@ __all__ = [
     "put_quad",
     "put_same",
     "put_scales",
+    "put_small_scales",
     "put_sums",
     "put_terms",
+    "put_three_bits",
+    "put_two_bits",
     "quad",
     "rows_at",
     "scaled_dots",
     "short_at",
     "signed",
+    "small_dots",
+    "small_excess",
     "strip_at",
     "tile_at",
 ]
@@ -280,6 +285,21 @@ def put_scales(tile: Tile, value: Lanes, excess: int) -> None:
         tile.pairs[:] = (value.astype(np.int16) * excess).reshape(-1, 8, 2).swapaxes(0, 1)
 
 
+def put_small_scales(tile: Tile, value: Lanes) -> None:
+    """16 scales below 16 side by side, of levels of two bits."""
+    tile.scales[:] = value.T
+
+
+def put_two_bits(tile: Tile, at: int, q: Lanes, i: int) -> None:
+    """Levels from `at` on: bits 2i and 2i + 1 of each byte.  Compiled: times their scales, which are there."""
+    put_bytes(tile, at, moved(q, 2 * i, 2, 0))
+
+
+def put_three_bits(tile: Tile, at: int, value: Lanes) -> None:
+    """Levels from `at` on, up to 7 and 4 too large; their scales, from -32 to 31, are there."""
+    put_bytes(tile, at, value)
+
+
 def put_factor(tile: Tile, i: int, value: Lanes) -> None:
     """Factor i of each row, as float32."""
     tile.factors[i] = value
@@ -399,6 +419,16 @@ def scaled_dots(like: Lanes, tile: Tile, n: int, top: int, columns: Columns, siz
 def excess_dots(like: Lanes, tile: Tile, columns: Columns, size: int, c: int) -> Lanes:
     """What `scaled_dots` is too large by, because of the levels' excess."""
     return dot_pairs(like, tile, 8, columns, size, c)
+
+
+def small_dots(like: Lanes, tile: Tile, top: int, columns: Columns, c: int) -> Lanes:
+    """`scaled_dots` of a super-block, for what `put_two_bits` or `put_three_bits` put; 16 elements a scale."""
+    return scaled_dots(like, tile, 16, top, columns, SUPER_BLOCK, c)
+
+
+def small_excess(like: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    """What `small_dots` is too large by, because levels of three bits are; the pairs are scales times 4."""
+    return dot_pairs(like, tile, 8, columns, SUPER_BLOCK, c)
 
 
 def dot_quads(like: Lanes, tile: Tile, top: int, size: int, columns: Columns, c: int) -> Lanes:

@@ -131,18 +131,21 @@ def _add(builder: Any, sums: Any, x: Any, y: Any) -> None:
 
 
 def _put_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    put_scales_of_group(builder, args[0], sig.args[1].element, args[1], sig.args[2].literal_value)
+    return context.get_dummy_value()
+
+
+def put_scales_of_group(builder: Any, group: Any, element: str, value: Any, excess: int) -> None:
     """The excess of all levels is taken off the sums at once: those of activations are negative here."""
-    sums, place, _, q = (builder.extract_value(args[0], i) for i in range(4))
-    excess = sig.args[2].literal_value
-    extended = builder.sext if sig.args[1].element == "int8" else builder.zext
+    sums, place, _, q = (builder.extract_value(group, i) for i in range(4))
+    extended = builder.sext if element == "int8" else builder.zext
     order = [16 * row + at for row in range(PER) for at in EVEN_AND_ODD]
-    scales = widened_once(builder, extended(shuffle(builder, args[1], args[1], order), SHORTS))
+    scales = widened_once(builder, extended(shuffle(builder, value, value, order), SHORTS))
     builder.store(scales, place)
     if excess:
         found = given(builder, offset(builder, q, PER * SUPER_BLOCK), ir.VectorType(I16, PER * LONG // 2))
         times_excess = builder.shl(scales, ir.Constant(SHORTS, [excess.bit_length() - 1] * SHORTS.count))
         _add(builder, sums, times_excess, found)
-    return context.get_dummy_value()
 
 
 lower_builtin(products.put_scales, GroupType, LanesType, LITERAL)(_put_scales_of_group)
@@ -152,12 +155,15 @@ lower_builtin(products.excess_dots, SumsType, GroupsType, StripType, LITERAL, ty
 
 
 def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """The levels times the activations, in pairs or fours; these times the scales, to the sums."""
-    part, at, levels = args
-    q = builder.extract_value(part, 3)
-    both = given(builder, offset(builder, q, times(builder, at, PER)), ir.VectorType(I8, PER * LONG))
-    (_add_fours if HAS_VNNI else _add_pairs)(builder, part, builder.lshr(at, I64(5)), levels, both)
+    put_bytes_of_group(builder, *args)
     return context.get_dummy_value()
+
+
+def put_bytes_of_group(builder: Any, group: Any, at: Any, levels: Any) -> None:
+    """The levels times the activations, in pairs or fours; these times the scales, to the sums."""
+    q = builder.extract_value(group, 3)
+    both = given(builder, offset(builder, q, times(builder, at, PER)), ir.VectorType(I8, PER * LONG))
+    (_add_fours if HAS_VNNI else _add_pairs)(builder, group, builder.lshr(at, I64(5)), levels, both)
 
 
 def _add_pairs(builder: Any, part: Any, i: Any, levels: Any, x: Any) -> None:
@@ -216,8 +222,9 @@ def _of_four(builder: Any, four: Sequence[Any]) -> Any:
     return _added(builder, pairs, lanes(0, 1, n, n + 1), lanes(2, 3, n + 2, n + 3))
 
 
-def _summed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    groups = [builder.load(kept(builder, args[1], SUMS, i)) for i in range(ROWS // PER)]
+def summed(builder: Any, tile: Any) -> Any:
+    """A number for each super-block: the sum of its lanes in all registers."""
+    groups = [builder.load(kept(builder, tile, SUMS, i)) for i in range(ROWS // PER)]
     fours = [_of_four(builder, groups[i : i + 4]) for i in range(0, len(groups), 4)]
     n = ACC.count  # eight lanes for each row
     low, high = (
@@ -230,4 +237,4 @@ def _summed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 lower_builtin(
     products.scaled_dots, SumsType, GroupsType, LITERAL, LITERAL, StripType, LITERAL, types.Integer
-)(_summed)
+)(lambda context, builder, sig, args: summed(builder, args[1]))

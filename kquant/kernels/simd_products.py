@@ -227,30 +227,60 @@ lower_builtin(products.dots, SumsType, ProductsType, *_REST)(_found_dots)
 
 
 def _scaled_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """A loop over the scales."""
-    tile, columns, c = args[1], args[4], args[6]
     n, top, size = (sig.args[k].literal_value for k in (2, 3, 5))
-    count, step = sig.return_type.columns, _record(size)[2]
+    return scaled_sums(builder, sig.return_type, args[1], n, top, args[4], size, args[6])
+
+
+def scaled_sums(
+    builder: Any, out: SumsType, tile: Any, n: int, top: int, columns: Any, size: int, c: Any
+) -> Any:
+    """See `products.scaled_dots`."""
+
+    def add(totals: list[Any], levels: list[Any], q: Any, i: Any, step: int) -> list[Any]:
+        scale = load(builder, in_tile(builder, tile, SCALES, times(builder, i, QUAD)), WORDS)
+        return add_scaled(builder, totals, levels, scale, q, step, top)
+
+    return run_through(builder, out, tile, n, columns, size, c, add)
+
+
+def run_through(
+    builder: Any,
+    out: SumsType,
+    tile: Any,
+    n: int,
+    columns: Any,
+    size: int,
+    c: Any,
+    add: Callable[[list[Any], list[Any], Any, Any, int], list[Any]],
+) -> Any:
+    """The totals of all columns that `add` makes of n elements after the other: a loop.
+
+    It is given the totals, where the levels are and where the activations, how many times it ran before,
+    and the distance of columns.
+    """
+    step = _record(size)[2]
     first = offset(builder, columns, times(builder, c, step))
-    totals = [cgutils.alloca_once(builder, WORDS) for _ in range(count)]
+    totals = [cgutils.alloca_once(builder, WORDS) for _ in range(out.columns)]
     for total in totals:
         builder.store(ir.Constant(WORDS, None), total)
     with cgutils.for_range(builder, I64(size // n)) as loop:
-        scale = load(builder, in_tile(builder, tile, SCALES, times(builder, loop.index, QUAD)), WORDS)
         place = in_tile(builder, tile, LEVELS, times(builder, loop.index, n * ROWS))
         levels, q = _places(builder, place, n // 4), offset(builder, first, times(builder, loop.index, n))
-        values = [builder.load(total) for total in totals]
-        values = add_scaled(builder, values, levels, scale, q, step, top)
+        values = add([builder.load(total) for total in totals], levels, q, loop.index, step)
         for total, value in zip(totals, values, strict=True):
             builder.store(value, total)
     return sums_of(builder, [builder.load(total) for total in totals])
 
 
 def _found_scaled_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """The sums of 16 products have been found before."""
     n, size = (sig.args[k].literal_value for k in (2, 5))
-    found = _words(builder, in_tile(builder, args[1], LEVELS), size // 16)
-    scales = _words(builder, in_tile(builder, args[1], SCALES), size // n)
+    return found_scaled_sums(builder, args[1], n, size)
+
+
+def found_scaled_sums(builder: Any, tile: Any, n: int, size: int) -> Any:
+    """The sums of 16 products have been found before."""
+    found = _words(builder, in_tile(builder, tile, LEVELS), size // 16)
+    scales = _words(builder, in_tile(builder, tile, SCALES), size // n)
     parts = [builder.mul(value, scales[16 * i // n]) for i, value in enumerate(found)]
     return sums_of(builder, [reduce(builder.add, parts)])
 
@@ -264,7 +294,8 @@ teach(
 lower_builtin(products.scaled_dots, SumsType, ProductsType, *_SCALED)(_found_scaled_dots)
 
 
-def _pair_dots(builder: Any, out: Any, tile: Any, n: int, columns: Any, size: int, c: Any) -> Any:
+def pair_sums(builder: Any, out: Any, tile: Any, n: int, columns: Any, size: int, c: Any) -> Any:
+    """Of n pairs, the sums of their products with the columns' sums."""
     sums, _, step = _record(size)
     first = offset(builder, columns, sums, times(builder, c, step))
     weights = _places(builder, in_tile(builder, tile, PAIRS), n)
@@ -274,7 +305,7 @@ def _pair_dots(builder: Any, out: Any, tile: Any, n: int, columns: Any, size: in
 def _dot_pairs(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _, tile, _, columns, _, c = args
     n, size = (sig.args[k].literal_value for k in (2, 4))
-    return _pair_dots(builder, sig.return_type, tile, n, columns, size, c)
+    return pair_sums(builder, sig.return_type, tile, n, columns, size, c)
 
 
 teach(
@@ -285,14 +316,19 @@ teach(
 
 
 def _dot_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Of both digits."""
     _, tile, _, _, columns, c = args
     top, size = (sig.args[k].literal_value for k in (2, 3))
+    weights = _places(builder, in_tile(builder, tile, QUADS), SUPER_BLOCK // size // 4)
+    return digit_sums(builder, sig.return_type, weights, top, size, columns, c)
+
+
+def digit_sums(
+    builder: Any, out: SumsType, weights: Sequence[Any], top: int, size: int, columns: Any, c: Any
+) -> Any:
+    """The weights, four bytes of each row, times the columns' sums of `size` elements; both digits."""
     _, factors, step = _record(SUPER_BLOCK)
-    n, count = SUPER_BLOCK // size, sig.return_type.columns
-    weights = _places(builder, in_tile(builder, tile, QUADS), n // 4)
     high, low = (
-        dots(builder, weights, offset(builder, columns, at, times(builder, c, step)), count, step, top)
+        dots(builder, weights, offset(builder, columns, at, times(builder, c, step)), out.columns, step, top)
         for at in (factors - digits * products.DIGITS + first_digit(size) for digits in (2, 1))
     )
     return sums_of(builder, [two_digits(builder, *both) for both in zip(high, low, strict=True)])
@@ -318,7 +354,7 @@ teach(
 def _excess_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The pairs are the scales times the excess."""
     _, tile, columns, _, c = args
-    return _pair_dots(builder, sig.return_type, tile, 8, columns, sig.args[3].literal_value, c)
+    return pair_sums(builder, sig.return_type, tile, 8, columns, sig.args[3].literal_value, c)
 
 
 teach(

@@ -199,24 +199,25 @@ teach(products.signed, lambda value: (LanesType("int8", value.width), value), (L
 )
 
 
-def _has_gfni(value: Any) -> bool:
+def has_gfni(value: Any) -> bool:
+    """Whether `placed_bits` can be had for it."""
     return HAS_GFNI and value.type.count % 64 == 0
 
 
-def _bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
+def bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
     """See `products.moved`."""
+    if has_gfni(value) and first != to:
+        return placed_bits(builder, value, {to + k: first + k for k in range(n)})
 
     def by(emit: Any, x: Any, distance: int) -> Any:
         return emit(x, ir.Constant(x.type, [distance] * x.type.count)) if distance else x
 
-    if _has_gfni(value):
-        return placed_bits(builder, value, {to + k: first + k for k in range(n)})
     there = by(builder.lshr, value, first - to) if first > to else by(builder.shl, value, to - first)
     return by(builder.and_, there, ((1 << n) - 1) << to)
 
 
 def _moved(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return _bits(builder, args[0], *(t.literal_value for t in sig.args[1:]))
+    return bits(builder, args[0], *(t.literal_value for t in sig.args[1:]))
 
 
 teach(products.moved, lambda *args: args[:1] + args, (LanesType, LITERAL, LITERAL, LITERAL))(_moved)
@@ -233,8 +234,8 @@ def _nibble_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """GFNI: one instruction moves the bits of `high` for both nibbles."""
     q, _, high = args[:3]
     i, n, first, second = (sig.args[k].literal_value for k in (1, 3, 4, 5))
-    if not _has_gfni(q):
-        parts = (_bits(builder, q, 4 * i, 4, 0), _bits(builder, high, second if i else first, n, 4))
+    if not has_gfni(q):
+        parts = (bits(builder, q, 4 * i, 4, 0), bits(builder, high, second if i else first, n, 4))
         return builder.or_(*parts)
     fields = {to + k: at + k for to, at in ((4, first), (0, second)) for k in range(n)}
     both = placed_bits(builder, high, fields)
@@ -255,8 +256,8 @@ def _pair_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """GFNI: first both are put into halves of bytes; if they are in the same half, one changes its own."""
     q, _, high = args[:3]
     i, at = (sig.args[k].literal_value for k in (1, 3))
-    if not _has_gfni(q):
-        return builder.or_(_bits(builder, q, 2 * i, 2, 0), _bits(builder, high, at, 1, 2))
+    if not has_gfni(q):
+        return builder.or_(bits(builder, q, 2 * i, 2, 0), bits(builder, high, at, 1, 2))
     if at // 4 == i // 2:
         high, at = placed_bits(builder, high, {k: (k + 4) % 8 for k in range(8)}), (at + 4) % 8
     both = _halves_of(builder, *((high, q) if i // 2 else (q, high)))

@@ -197,8 +197,9 @@ def _put_pair(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 lower_builtin(products.put_pair, GroupsType, types.Integer, LanesType, LITERAL, LITERAL, LITERAL)(_put_pair)
 
 
-def _pairs_by_lane(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return sums_of(builder, [builder.add(*_lane_sums(builder, args[1]))])
+def pairs_by_lane(builder: Any, groups: Any) -> Any:
+    """What `put_pair` added up."""
+    return sums_of(builder, [builder.add(*_lane_sums(builder, groups))])
 
 
 def _lane_sums(builder: Any, groups: Any) -> list[Any]:
@@ -206,7 +207,7 @@ def _lane_sums(builder: Any, groups: Any) -> list[Any]:
 
 
 lower_builtin(products.dot_pairs, SumsType, GroupsType, LITERAL, StripType, LITERAL, types.Integer)(
-    _pairs_by_lane
+    lambda context, builder, sig, args: pairs_by_lane(builder, args[1])
 )
 
 

@@ -56,6 +56,16 @@ def dots(builder: Any, weights: Sequence[Any], q: Any, columns: int, step: int, 
     return [emit(builder, weights, _quads(builder, q, len(weights), step * c), top) for c in range(columns)]
 
 
+def add_dots(
+    builder: Any, totals: list[Any], weights: Sequence[Any], q: Any, step: int, top: int
+) -> list[Any]:
+    """For each column, the total and the sum of the products of bytes: see `dots`."""
+    if HAS_VNNI:
+        return _at_once(builder, "vpdpbusd", weights, q, len(totals), step, totals)
+    sums = dots(builder, weights, q, len(totals), step, top)
+    return [builder.add(*both) for both in zip(totals, sums, strict=True)]
+
+
 def add_scaled(
     builder: Any, totals: list[Any], weights: Sequence[Any], scale: Any, first: Any, step: int, top: int
 ) -> list[Any]:
@@ -91,7 +101,13 @@ def _in_register(builder: Any, weight: Any) -> Any:
 
 
 def _at_once(
-    builder: Any, instruction: str, weights: Sequence[Any], first: Any, columns: int, step: int
+    builder: Any,
+    instruction: str,
+    weights: Sequence[Any],
+    first: Any,
+    columns: int,
+    step: int,
+    totals: Sequence[Any] = (),
 ) -> list[Any]:
     """One column after the other, four bytes after four: no sum waits for the one before it.
 
@@ -99,7 +115,7 @@ def _at_once(
     are loaded where they are needed: all of them before would leave too few registers for the sums.
     """
     chains = 2 if columns == 1 and len(weights) > 4 else 1
-    totals = [ir.Constant(WORDS, None)] * (columns * chains)
+    totals = [*totals, *[ir.Constant(WORDS, None)] * (columns * chains - len(totals))]
     signature = ir.FunctionType(WORDS, [WORDS, WORDS, first.type])
     for i, place in enumerate(weights):
         weight = _in_register(builder, place)

@@ -97,21 +97,23 @@ def _put(part: int, size: int) -> Callable[..., Any]:
     return lowering
 
 
-def _multiply(top: int) -> Callable[..., Any]:
+def multiply_levels(builder: Any, tile: Any, at: Any, value: Any, top: int) -> None:
     """Store the sums of the products of 16 elements, in the place of the first levels."""
+    words = builder.bitcast(value, ir.VectorType(I32, value.type.count // 4))
+    quads = [
+        shuffle(builder, words, words, range(first, first + ROWS))
+        for first in range(0, words.type.count, ROWS)
+    ]
+    q = offset(builder, builder.extract_value(tile, 1), at)
+    place = in_tile(builder, tile, LEVELS, times(builder, at, QUAD // 16))
+    for i in range(0, len(quads), 4):
+        (total,) = dots(builder, quads[i : i + 4], offset(builder, q, 4 * i), 1, 0, top)
+        store(builder, offset(builder, place, QUAD * i // 4), total)
 
+
+def _multiply(top: int) -> Callable[..., Any]:
     def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        tile, at, value = args
-        words = builder.bitcast(value, ir.VectorType(I32, value.type.count // 4))
-        quads = [
-            shuffle(builder, words, words, range(first, first + ROWS))
-            for first in range(0, words.type.count, ROWS)
-        ]
-        q = offset(builder, builder.extract_value(tile, 1), at)
-        place = in_tile(builder, tile, LEVELS, times(builder, at, QUAD // 16))
-        for i in range(0, len(quads), 4):
-            (total,) = dots(builder, quads[i : i + 4], offset(builder, q, 4 * i), 1, 0, top)
-            store(builder, offset(builder, place, QUAD * i // 4), total)
+        multiply_levels(builder, *args, top)
         return context.get_dummy_value()
 
     return lowering

@@ -117,25 +117,22 @@ def placed_bits(builder: Any, value: Any, sources: Mapping[int, int]) -> Any:
 
 def spread_short(builder: Any, value: Any, i: Any) -> Any:
     """Number i of the eight int16 in each quarter or half, in all places there."""
-    n = 2 * value.type.count
-    octets = ir.VectorType(I8, n)
-    name = "llvm.x86.avx512.pshuf.b.512" if n == 64 else "llvm.x86.avx2.pshuf.b"
-    at = builder.trunc(builder.shl(i, I64(1)), I8)
-    first = builder.insert_element(ir.Constant(octets, ir.Undefined), at, I32(0))
-    order = builder.add(shuffle(builder, first, first, [0] * n), ir.Constant(octets, [0, 1] * (n // 2)))
-    found = intrinsic(builder, name, octets, builder.bitcast(value, octets), order)
-    return builder.bitcast(found, value.type)
+    return _spread(builder, value, builder.shl(i, I64(1)), [0, 1] * 8)
 
 
 def spread_shorts(builder: Any, value: Any, i: Any) -> Any:
     """Numbers 2 i and 2 i + 1 of the eight int16 in each quarter, in four places each."""
+    return _spread(builder, value, builder.shl(i, I64(2)), [0, 1] * 4 + [2, 3] * 4)
+
+
+def _spread(builder: Any, value: Any, first: Any, order: list[int]) -> Any:
+    """The bytes of each quarter or half in this order, which counts from byte `first` there."""
     n = 2 * value.type.count
     octets = ir.VectorType(I8, n)
-    at = builder.trunc(builder.shl(i, I64(2)), I8)
-    first = builder.insert_element(ir.Constant(octets, ir.Undefined), at, I32(0))
-    order = [0, 1] * 4 + [2, 3] * 4
-    order = builder.add(shuffle(builder, first, first, [0] * n), ir.Constant(octets, order * (n // 16)))
-    found = intrinsic(builder, "llvm.x86.avx512.pshuf.b.512", octets, builder.bitcast(value, octets), order)
+    one = builder.insert_element(ir.Constant(octets, ir.Undefined), builder.trunc(first, I8), I32(0))
+    index = builder.add(shuffle(builder, one, one, [0] * n), ir.Constant(octets, order * (n // 16)))
+    name = "llvm.x86.avx512.pshuf.b.512" if n == 64 else "llvm.x86.avx2.pshuf.b"
+    found = intrinsic(builder, name, octets, builder.bitcast(value, octets), index)
     return builder.bitcast(found, value.type)
 
 

@@ -1,0 +1,150 @@
+"""Teaches Numba the part of `kquant.kernels.products` for levels that are multiplied with their scales at once.
+
+Levels of two or three bits times a small scale fit a byte.  So sums of products of bytes run through all
+of a super-block, and nothing is scaled after every 16 elements.  Imported by `kquant.kernels.jit` only,
+when the first kernel is compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from kquant.kernels import products
+from kquant.kernels.products import ROWS, SUPER_BLOCK
+from kquant.kernels.simd import I32, LanesType, teach
+from kquant.kernels.simd_groups import GroupType, put_bytes_of_group, put_scales_of_group, summed
+from kquant.kernels.simd_products import (
+    SumsType,
+    digit_sums,
+    found_scaled_sums,
+    pair_sums,
+    run_through,
+    scaled_sums,
+)
+from kquant.kernels.simd_rows import LITERAL, QUAD, bits, nothing, number_from, times
+from kquant.kernels.simd_strips import GroupsType, StripType, pairs_by_lane
+from kquant.kernels.simd_sums import add_dots
+from kquant.kernels.simd_tiles import LEVELS, SCALES, TILES, PlaceType, ProductsType, in_tile, multiply_levels
+from kquant.kernels.simd_vectors import HAS_VNNI, WORDS, load, shuffle, store
+
+MIDDLE = 127
+"""What is added to levels of three bits times their scales, -124 to 128, to make bytes without a sign."""
+EXCESS = 4
+"""What levels of three bits are too large by."""
+TOPS = {3: 3 * 15, 7: MIDDLE + EXCESS * 32}
+"""The largest byte in a tile, for the largest level."""
+
+
+def is_folded(top: int) -> bool:
+    """Whether tiles hold products of levels and scales: bytes above 127 cost too much without VNNI."""
+    return HAS_VNNI or TOPS[top] < 128
+
+
+# ---------------------------------------------------------------- scales
+
+
+def _put_small_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    tile, value = args
+    for j in range(16):
+        scale = number_from(builder, sig.args[1], value, j, 8)
+        store(builder, in_tile(builder, tile, SCALES + QUAD * j), scale)
+    return context.get_dummy_value()
+
+
+def _put_small_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    put_scales_of_group(builder, args[0], sig.args[1].element, args[1], 0)
+    return context.get_dummy_value()
+
+
+for _kind, _lowering in ((PlaceType, _put_small_scales), (ProductsType, _put_small_scales), (GroupType, _put_small_scales_of_group)):
+    teach(products.put_small_scales, nothing, (_kind, LanesType))(_lowering)
+
+
+# ---------------------------------------------------------------- levels
+
+
+def _put_folded(builder: Any, tile: Any, at: Any, levels: Any, *, top: int) -> None:
+    """Four levels in 32 bits are multiplied in one: no product leaves its byte."""
+    words = builder.bitcast(levels, ir.VectorType(I32, levels.type.count // 4))
+    for i in range(words.type.count // ROWS):
+        four = shuffle(builder, words, words, range(i * ROWS, (i + 1) * ROWS))
+        scale = load(builder, in_tile(builder, tile, SCALES + QUAD * (i // 4), times(builder, at, QUAD // 16)), WORDS)
+        if top == 7:
+            four = builder.sub(four, ir.Constant(WORDS, [EXCESS * 0x01010101] * ROWS))
+        four = builder.mul(four, scale)
+        if top == 7:
+            four = builder.add(four, ir.Constant(WORDS, [MIDDLE * 0x01010101] * ROWS))
+        store(builder, in_tile(builder, tile, LEVELS + QUAD * i, times(builder, at, ROWS)), four)
+
+
+def _put_levels(builder: Any, kind: Any, tile: Any, at: Any, levels: Any, top: int) -> None:
+    if isinstance(kind, GroupType):
+        put_bytes_of_group(builder, tile, at, levels)
+    elif isinstance(kind, ProductsType):
+        multiply_levels(builder, tile, at, levels, top)
+    elif is_folded(top):
+        _put_folded(builder, tile, at, levels, top=top)
+    else:
+        store(builder, in_tile(builder, tile, LEVELS, times(builder, at, ROWS)), levels)
+
+
+def _put_two_bits(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    tile, at, q, _ = args
+    _put_levels(builder, sig.args[0], tile, at, bits(builder, q, 2 * sig.args[3].literal_value, 2, 0), 3)
+    return context.get_dummy_value()
+
+
+def _put_three_bits(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _put_levels(builder, sig.args[0], *args, 7)
+    return context.get_dummy_value()
+
+
+for _kind in (*TILES, GroupType):
+    teach(products.put_two_bits, nothing, (_kind, types.Integer, LanesType, LITERAL))(_put_two_bits)
+    teach(products.put_three_bits, nothing, (_kind, types.Integer, LanesType))(_put_three_bits)
+
+
+# ---------------------------------------------------------------- sums
+
+
+def _small_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _, tile, _, columns, c = args
+    top, kind, out = sig.args[2].literal_value, sig.args[1], sig.return_type
+    if isinstance(kind, GroupsType):
+        return summed(builder, tile)
+    if isinstance(kind, ProductsType):
+        return found_scaled_sums(builder, tile, 16, SUPER_BLOCK)
+    if not is_folded(top):
+        return scaled_sums(builder, out, tile, 16, top, columns, SUPER_BLOCK, c)
+
+    def add(totals: list[Any], levels: list[Any], q: Any, _: Any, step: int) -> list[Any]:
+        return add_dots(builder, totals, levels, q, step, TOPS[top])
+
+    return run_through(builder, out, tile, 32, columns, SUPER_BLOCK, c, add)
+
+
+def _small_excess(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _, tile, columns, c = args
+    kind, out = sig.args[1], sig.return_type
+    if isinstance(kind, GroupsType):
+        return pairs_by_lane(builder, tile)
+    if isinstance(kind, ProductsType) or not is_folded(7):
+        return pair_sums(builder, out, tile, 8, columns, SUPER_BLOCK, c)
+    middle = [ir.Constant(WORDS, [MIDDLE * 0x01010101] * ROWS)] * 2
+    return digit_sums(builder, out, middle, MIDDLE, 32, columns, c)
+
+
+for _kind, _columns in ((PlaceType, PlaceType), (ProductsType, PlaceType), (GroupsType, StripType)):
+    teach(
+        products.small_dots,
+        lambda *args: (SumsType("int32", args[0].columns), *args[:4], types.intp),
+        (SumsType, _kind, LITERAL, _columns, types.Integer),
+    )(_small_dots)
+    teach(
+        products.small_excess,
+        lambda *args: (SumsType("int32", args[0].columns), *args[:3], types.intp),
+        (SumsType, _kind, _columns, types.Integer),
+    )(_small_excess)
