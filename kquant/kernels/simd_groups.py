@@ -7,7 +7,7 @@ become one.  Imported by `kquant.kernels.jit` only, when the first kernel is com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -45,10 +45,13 @@ from kquant.kernels.simd_vectors import (
     load_behind,
     offset,
     shuffle,
-    spread_short,
-    spread_shorts,
+    spread_scales,
     widened_once,
 )
+
+
+JOINED = 176
+"""Bytes of a block whose loads are joined in Zen's way: in a block of Q6_K, of 210, they take longer."""
 
 
 class GroupRowsType(types.Type):
@@ -59,7 +62,7 @@ class GroupRowsType(types.Type):
 
     def __init__(self, block_size: int) -> None:
         super().__init__(f"group rows of {block_size}")
-        self.joins_in_words = IS_ZEN and block_size % 4 == 0
+        self.joins_in_words = IS_ZEN and block_size <= JOINED
 
 
 class GroupType(types.Type):
@@ -159,20 +162,25 @@ def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def put_bytes_of_group(builder: Any, group: Any, at: Any, levels: Any) -> None:
-    """The levels times the activations, in pairs or fours; these times the scales, to the sums."""
+_Spread = Callable[[Any, Any, Any], Any]
+
+
+def put_bytes_of_group(builder: Any, group: Any, at: Any, levels: Any, spread: _Spread = spread_scales) -> None:
+    """The levels times the activations, in pairs or fours; these times the scales, to the sums.
+
+    spread: gives each of the products in register i, or in registers 2 i and 2 i + 1, its scale.
+    """
     q = builder.extract_value(group, 3)
     both = given(builder, offset(builder, q, times(builder, at, PER)), ir.VectorType(I8, PER * LONG))
-    (_add_fours if HAS_VNNI else _add_pairs)(builder, group, builder.lshr(at, I64(5)), levels, both)
+    (_add_fours if HAS_VNNI else _add_pairs)(builder, group, builder.lshr(at, I64(5)), levels, both, spread)
 
 
-def _add_pairs(builder: Any, part: Any, i: Any, levels: Any, x: Any) -> None:
+def _add_pairs(builder: Any, part: Any, i: Any, levels: Any, x: Any, spread: _Spread) -> None:
     sums, scales = (builder.extract_value(part, k) for k in (0, 1))
-    spread = spread_short(builder, builder.load(scales), i)
-    _add(builder, sums, add_pairs_of_bytes(builder, levels, x), spread)
+    _add(builder, sums, add_pairs_of_bytes(builder, levels, x), spread(builder, builder.load(scales), i))
 
 
-def _add_fours(builder: Any, part: Any, i: Any, levels: Any, x: Any) -> None:
+def _add_fours(builder: Any, part: Any, i: Any, levels: Any, x: Any, spread: _Spread) -> None:
     """Sums of four products fit 16 bits, too: those of two registers are scaled in one."""
     sums, scales, waiting = (builder.extract_value(part, k) for k in (0, 1, 2))
     found = add_fours_of_bytes(builder, levels, x)
@@ -181,9 +189,7 @@ def _add_fours(builder: Any, part: Any, i: Any, levels: Any, x: Any) -> None:
             builder.store(found, waiting)
         with second:
             shorts = narrowed(builder, builder.load(waiting), found)
-            pair = builder.lshr(i, I64(1))
-            spread = spread_shorts(builder, builder.load(scales), pair)
-            _add(builder, sums, shorts, spread)
+            _add(builder, sums, shorts, spread(builder, builder.load(scales), builder.lshr(i, I64(1))))
 
 
 lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_bytes)

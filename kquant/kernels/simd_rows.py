@@ -17,7 +17,7 @@ from kquant.kernels import products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_memory import SECOND_LEVEL, fetch_line
-from kquant.kernels.simd_vectors import HALF, HAS_GFNI, I8, I64, WORDS, load, offset, placed_bits, shuffle
+from kquant.kernels.simd_vectors import HALF, HAS_GFNI, I8, I16, I64, WORDS, load, offset, placed_bits, shuffle
 
 LITERAL = types.IntegerLiteral
 QUAD = 4 * ROWS
@@ -207,6 +207,10 @@ def has_gfni(value: Any) -> bool:
 def bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
     """See `products.moved`."""
     if has_gfni(value) and first != to:
+        if first + n == 8 and to==0:
+            halves = ir.VectorType(I16, value.type.count // 2)
+            down = builder.lshr(builder.bitcast(value, halves), ir.Constant(halves, [first] * halves.count))
+            return builder.and_(builder.bitcast(down, value.type), ir.Constant(value.type, [(1 << n) - 1] * value.type.count))
         return placed_bits(builder, value, {to + k: first + k for k in range(n)})
 
     def by(emit: Any, x: Any, distance: int) -> Any:

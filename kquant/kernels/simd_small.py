@@ -15,7 +15,7 @@ from numba.core import types
 from kquant.kernels import products
 from kquant.kernels.products import ROWS, SUPER_BLOCK
 from kquant.kernels.simd import I32, LanesType, teach
-from kquant.kernels.simd_groups import GroupType, put_bytes_of_group, put_scales_of_group, summed
+from kquant.kernels.simd_groups import GroupType, put_bytes_of_group, summed
 from kquant.kernels.simd_products import (
     SumsType,
     digit_sums,
@@ -25,10 +25,10 @@ from kquant.kernels.simd_products import (
     scaled_sums,
 )
 from kquant.kernels.simd_rows import LITERAL, QUAD, bits, nothing, number_from, times
-from kquant.kernels.simd_strips import GroupsType, StripType, pairs_by_lane
+from kquant.kernels.simd_strips import PER, SHORTS, GroupsType, StripType, pairs_by_lane
 from kquant.kernels.simd_sums import add_dots
 from kquant.kernels.simd_tiles import LEVELS, SCALES, TILES, PlaceType, ProductsType, in_tile, multiply_levels
-from kquant.kernels.simd_vectors import HAS_VNNI, WORDS, load, shuffle, store
+from kquant.kernels.simd_vectors import HAS_VNNI, WORDS, load, shuffle, spread_bytes, spread_scales, store
 
 MIDDLE = 127
 """What is added to levels of three bits times their scales, -124 to 128, to make bytes without a sign."""
@@ -55,7 +55,10 @@ def _put_small_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 def _put_small_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    put_scales_of_group(builder, args[0], sig.args[1].element, args[1], 0)
+    """Twice each super-block's, as bytes: for elements 0 .. 16 of each 32, and for the others."""
+    group, value = args
+    twice = shuffle(builder, value, value, [16 * k + i for k in range(PER) for i in [*range(16), *range(16)]])
+    builder.store(builder.bitcast(twice, SHORTS), builder.extract_value(group, 1))
     return context.get_dummy_value()
 
 
@@ -82,7 +85,7 @@ def _put_folded(builder: Any, tile: Any, at: Any, levels: Any, *, top: int) -> N
 
 def _put_levels(builder: Any, kind: Any, tile: Any, at: Any, levels: Any, top: int) -> None:
     if isinstance(kind, GroupType):
-        put_bytes_of_group(builder, tile, at, levels)
+        put_bytes_of_group(builder, tile, at, levels, spread_bytes if top == 3 else spread_scales)
     elif isinstance(kind, ProductsType):
         multiply_levels(builder, tile, at, levels, top)
     elif is_folded(top):

@@ -115,25 +115,33 @@ def placed_bits(builder: Any, value: Any, sources: Mapping[int, int]) -> Any:
     return parts[0]
 
 
-def spread_short(builder: Any, value: Any, i: Any) -> Any:
-    """Number i of the eight int16 in each quarter or half, in all places there."""
-    return _spread(builder, value, builder.shl(i, I64(1)), [0, 1] * 8)
+TOGETHER = 2 if HAS_VNNI else 1
+"""Registers whose products are scaled in one instruction."""
+ZERO = 128
+"""The place of no byte."""
 
 
-def spread_shorts(builder: Any, value: Any, i: Any) -> Any:
-    """Numbers 2 i and 2 i + 1 of the eight int16 in each quarter, in four places each."""
-    return _spread(builder, value, builder.shl(i, I64(2)), [0, 1] * 4 + [2, 3] * 4)
+def spread_scales(builder: Any, value: Any, i: Any) -> Any:
+    """Of the eight int16 in each quarter or half the next one or two, in as many places as there are."""
+    order = [at for k in range(TOGETHER) for at in 8 // TOGETHER * [2 * k, 2 * k + 1]]
+    return _spread(builder, value, builder.shl(i, I64(TOGETHER)), order)
+
+
+def spread_bytes(builder: Any, value: Any, i: Any) -> Any:
+    """The same of 16 bytes, of which every second, from the first or from the next, is for a quarter or half."""
+    order = [at for odd in (0, 1) for k in range(TOGETHER) for at in 8 // TOGETHER * [2 * k + odd, ZERO]]
+    return _spread(builder, value, builder.shl(i, I64(TOGETHER)), order)
 
 
 def _spread(builder: Any, value: Any, first: Any, order: list[int]) -> Any:
-    """The bytes of each quarter or half in this order, which counts from byte `first` there."""
-    n = 2 * value.type.count
+    """The bytes of each quarter or half in this order, which counts from byte `first` there, as int16."""
+    n = 2 * value.type.count if value.type.element == I16 else value.type.count
     octets = ir.VectorType(I8, n)
     one = builder.insert_element(ir.Constant(octets, ir.Undefined), builder.trunc(first, I8), I32(0))
-    index = builder.add(shuffle(builder, one, one, [0] * n), ir.Constant(octets, order * (n // 16)))
+    index = builder.add(shuffle(builder, one, one, [0] * n), ir.Constant(octets, order * (n // len(order))))
     name = "llvm.x86.avx512.pshuf.b.512" if n == 64 else "llvm.x86.avx2.pshuf.b"
     found = intrinsic(builder, name, octets, builder.bitcast(value, octets), index)
-    return builder.bitcast(found, value.type)
+    return builder.bitcast(found, ir.VectorType(I16, n // 2))
 
 
 def widened_once(builder: Any, value: Any) -> Any:
