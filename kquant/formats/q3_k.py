@@ -51,7 +51,7 @@ from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
     Columns,
     Tile,
-    half_at,
+    half_from,
     load_bytes,
     load_long,
     pair_with,
@@ -194,7 +194,7 @@ def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
     """Levels are stored 4 too large."""
-    put_factor(tile, 0, half_at(load_bytes(block, D - 14), 14))
+    put_factor(tile, 0, half_from(block, D))
     tail = load_bytes(block, SCALES - 4)
     low, other, high = quad(tail, 1), quad(tail, 2), quad(tail, 3)
     first = signed(((low & 15) | ((high & 3) << 4)) - 32)

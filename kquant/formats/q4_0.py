@@ -30,7 +30,7 @@ from kquant.formats.legacy_block import (
 from kquant.kernels.blocks import put_shorts
 from kquant.kernels.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor, put_same
+from kquant.kernels.products import Tile, half_from, load_bytes, put_bytes, put_factor, put_same
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_0
@@ -79,7 +79,7 @@ add = add_symmetric
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    put_factor(tile, 0, half_at(load_bytes(block, D), 0))
+    put_factor(tile, 0, half_from(block, D))
     put_same(tile, 8)
 
 

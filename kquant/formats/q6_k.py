@@ -46,10 +46,9 @@ from kquant.kernels.products import (
     Columns,
     Tile,
     excess_dots,
-    half_at,
+    half_from,
     load_bytes,
     load_long,
-    load_quad,
     nibble_with,
     put_bytes,
     put_factor,
@@ -157,7 +156,7 @@ def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    put_factor(tile, 0, half_at(load_quad(block, D - 2), 2))
+    put_factor(tile, 0, half_from(block, D))
 
 
 @kernel

@@ -22,7 +22,7 @@ from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.kernels.blocks import put_shorts
 from kquant.kernels.lanes import Rows, as_float, half_bits, load_run_signed, run_half, store_run
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, half_at, load_bytes, put_factor, put_large_bytes, put_same
+from kquant.kernels.products import Tile, half_from, load_bytes, put_factor, put_large_bytes, put_same
 from kquant.types import TensorType
 
 TYPE = TensorType.Q8_0
@@ -64,7 +64,7 @@ add = add_bytes
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    put_factor(tile, 0, half_at(load_bytes(block, D), 0))
+    put_factor(tile, 0, half_from(block, D))
     put_same(tile, 128)
 
 

@@ -48,9 +48,11 @@ __all__ = [
     "give",
     "groups_at",
     "half_at",
+    "half_from",
     "load_bytes",
     "load_long",
     "load_quad",
+    "load_short",
     "many_columns",
     "moved",
     "neighbours_from",
@@ -170,6 +172,11 @@ def load_quad(block: Rows, at: int) -> Lanes:
     return block[:, at : at + 4]
 
 
+def load_short(block: Rows, at: int) -> Lanes:
+    """The 16 bits at byte `at` of each row, as a number."""
+    return short_at(block[:, at : at + 2], 0)
+
+
 def quad(value: Lanes, i: int) -> Lanes:
     """Bytes 4i .. 4i + 4 of each row."""
     return value[:, 4 * i : 4 * i + 4]
@@ -211,6 +218,12 @@ def short_at(value: Lanes, i: int) -> Lanes:
 def half_at(value: Lanes, i: int) -> Lanes:
     """The fp16 number in bytes i and i + 1 of each row, i even, as float32."""
     return float_of_half(short_at(value, i))
+
+
+@kernel
+def half_from(block: Rows, at: int) -> Lanes:
+    """The fp16 number at byte `at` of each row, as float32."""
+    return float_of_half(load_short(block, at))
 
 
 def float_at(value: Lanes, i: int) -> Lanes:

@@ -40,7 +40,7 @@ from kquant.kernels.simd_vectors import (
     I8,
     I16,
     I64,
-    fence,
+    finished,
     load,
     load_behind,
     offset,
@@ -196,9 +196,8 @@ lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_byte
 
 
 def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    total = builder.load(builder.extract_value(args[2], 0))
+    total = finished(builder, builder.load(builder.extract_value(args[2], 0)))
     builder.store(total, kept(builder, args[0], SUMS, args[1]))
-    fence(builder)
     return context.get_dummy_value()
 
 

@@ -7,6 +7,7 @@ compiled.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -173,6 +174,23 @@ teach(
     lambda *args: (LanesType("uint8", QUAD), args[0], types.intp),
     (BlockType, types.Integer),
 )(_load_quad)
+
+
+def _load_short(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Four by four in registers for addresses: the others have more to do."""
+    shorts = [builder.zext(load(builder, pointer, I16), I64) for pointer in _row_pointers(builder, *args)]
+    value = ir.Constant(ir.VectorType(I64, 4), ir.Undefined)
+    for i in range(4):
+        moved = [builder.shl(short, I64(16 * k)) for k, short in enumerate(shorts[4 * i : 4 * i + 4])]
+        value = builder.insert_element(value, reduce(builder.or_, moved), I32(i))
+    return builder.zext(builder.bitcast(value, ir.VectorType(I16, ROWS)), WORDS)
+
+
+teach(
+    products.load_short,
+    lambda *args: (LanesType("int32", ROWS), args[0], types.intp),
+    (BlockType, types.Integer),
+)(_load_short)
 
 
 def _quad_type(*args: Any) -> Any:

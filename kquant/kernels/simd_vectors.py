@@ -85,9 +85,9 @@ def store(builder: Any, pointer: Any, value: Any) -> None:
     builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=1)
 
 
-def fence(builder: Any) -> None:
-    """No load and no store is moved across this by LLVM, which otherwise mixes more than registers hold."""
-    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], True)
+def finished(builder: Any, value: Any) -> Any:
+    """LLVM computes this before it loads what comes later: else it mixes more than registers hold."""
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=v,0,~{memory}", [value], True)
 
 
 def intrinsic(builder: Any, name: str, result: Any, *args: Any) -> Any:
