@@ -13,7 +13,18 @@ import numpy.typing as npt
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, aligned_empty
 from kquant.kernels.jit import group_size
-from kquant.kernels.products import DIGITS, EVEN_AND_ODD, FACTORS, PAIRS, ROWS, SUPER_BLOCK, Columns
+from kquant.kernels.products import (
+    CENTER,
+    CENTERS,
+    DIGITS,
+    EVEN_AND_ODD,
+    FACTORS,
+    MIDDLE,
+    PAIRS,
+    ROWS,
+    SUPER_BLOCK,
+    Columns,
+)
 from kquant.types import TensorType
 
 __all__ = ["Activations", "Strips", "activations_of"]
@@ -44,8 +55,8 @@ class Activations:
 
     columns: Columns
     """(blocks, columns)."""
-    fit: bool
-    """Whether all sums have two digits to the base 128: not those of a super-block that says false ones."""
+    are_true: bool
+    """Whether super-blocks say the sums of their own activations; compiled products rely on that."""
 
     @cached_property
     def strips(self) -> Strips:
@@ -53,8 +64,8 @@ class Activations:
         return _strips(self.columns[:, 0], group_size())
 
 
-def activations_of(packed: Bytes, partner: TensorType) -> Activations:
-    """Those of uint8 (columns, row_bytes)."""
+def activations_of(packed: Bytes, partner: TensorType, *, trusted: bool = False) -> Activations:
+    """Those of uint8 (columns, row_bytes); trusted: kquant has packed them."""
     fields = room(partner).unpack(packed)
     n, size = len(packed), partner.block_size
     q = fields["q"].reshape(n, -1, size)
@@ -66,27 +77,36 @@ def activations_of(packed: Bytes, partner: TensorType) -> Activations:
     if "bsums" in fields:
         columns["sums"] = fields["bsums"].reshape(n, -1, size // 32, 2).swapaxes(0, 1)
     else:
-        ones = np.ones(16, np.float32)  # whole numbers, which float32 sums faster
-        columns["sums"] = columns["q"].reshape(-1, n, size // 32, 2, 16).astype(np.float32) @ ones
-    return Activations(columns, size != SUPER_BLOCK or _put_digits(columns))
+        columns["sums"] = _sums_of_16(columns["q"])
+    if size != SUPER_BLOCK:
+        return Activations(columns, True)
+    _put_sums(columns)
+    return Activations(columns, trusted or bool((columns["sums"] == _sums_of_16(columns["q"])).all()))
 
 
 @cache
 def _layout(size: int) -> np.dtype[np.void]:
     """A block of a column."""
-    digits = ("i1", DIGITS if size == SUPER_BLOCK else 0)
-    sums = ("sums", "<i2", (size // 32, 2))
-    return np.dtype(
-        [("q", "i1", size), sums, ("high", *digits), ("low", *digits), ("factors", "<f4", FACTORS)]
-    )
+    fields: list[Any] = [("q", "i1", size), ("sums", "<i2", (size // 32, 2))]
+    if size == SUPER_BLOCK:
+        fields += [("high", "i1", DIGITS), ("low", "i1", DIGITS), ("centers", "<i4", CENTERS)]
+    return np.dtype([*fields, ("factors", "<f4", FACTORS)])
 
 
-def _put_digits(columns: Columns) -> bool:
-    """Sums of 16 and of 32 elements in two digits, `128 * high + low`; whether all fit."""
-    sums = columns["sums"]
-    both = np.concatenate([sums.reshape(*columns.shape, -1), sums.sum(-1, np.int32)], -1)
+def _sums_of_16(q: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(..., pairs, 2), of (..., elements)."""
+    ones = np.ones(16, np.float32)  # whole numbers, which float32 sums faster
+    sums: npt.NDArray[Any] = q.reshape(*q.shape[:-1], -1, 2, 16).astype(np.float32) @ ones
+    return sums
+
+
+def _put_sums(columns: Columns) -> None:
+    """What is made of sums of 16 and of 32 elements: two digits, `128 * high + low`, and centers."""
+    sums = columns["sums"].reshape(*columns.shape, -1).astype(np.int32)
+    both = np.concatenate([sums, sums[..., ::2] + sums[..., 1::2]], -1)
     columns["high"], columns["low"] = both >> 7, both & 127
-    return bool((both >> 14 == both >> 31).all())
+    columns["centers"][..., :-1] = -CENTER * sums
+    columns["centers"][..., -1] = -MIDDLE * sums.sum(-1)
 
 
 _DIGITS = ("i1", (DIGITS // 4, ROWS, 4))

@@ -94,7 +94,7 @@ def _fill(
     n, m = out.shape[-2:]
     is_decoded, far = hasattr(codec, "decode"), is_far(weights)
     packed: npt.NDArray[Any] = rows if is_decoded else quantize(rows, partner, threads=threads, execution=how)
-    prepared = [x if is_decoded else activations_of(x, partner) for x in _matrices(packed)]
+    prepared = [x if is_decoded else activations_of(x, partner, trusted=True) for x in _matrices(packed)]
     each = [
         *zip(
             _repeated(_matrices(weights), weights.shape[:-2], stack),

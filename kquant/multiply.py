@@ -231,7 +231,7 @@ def multiply(
     codec: ModuleType, w: Bytes, given: Activations, out: Floats, execution: Execution, *, far: bool
 ) -> None:
     """out[c, r] = row r of w (rows, row_bytes) times column c; far: the bytes are likely in no cache."""
-    if execution == "numpy" or not given.fit:
+    if execution == "numpy" or not given.are_true:
         _multiply_numpy(codec, w, given.columns, out)
         return
     n_rows = len(w)

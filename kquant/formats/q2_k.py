@@ -148,7 +148,7 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 
 @kernel
 def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = small_dots(acc, tile, 3, columns, c)
+    total = small_dots(acc, tile, columns, c)
     return add_with_minima(acc, total, dot_quads(acc, tile, 15, 16, columns, c), tile, columns, c)
 
 

@@ -51,6 +51,7 @@ from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
     Columns,
     Tile,
+    centered_dots,
     half_from,
     load_bytes,
     load_long,
@@ -61,8 +62,6 @@ from kquant.kernels.products import (
     put_three_bits,
     quad,
     signed,
-    small_dots,
-    small_excess,
 )
 from kquant.types import TensorType
 
@@ -187,7 +186,7 @@ def finish(x: Rows, levels: Rows, block: Rows) -> None:
 
 @kernel
 def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = small_dots(acc, tile, 7, columns, c) - small_excess(acc, tile, columns, c)
+    total = centered_dots(acc, tile, 7, columns, c)
     return add_symmetric(acc, total, tile, columns, c)
 
 

@@ -45,7 +45,7 @@ from kquant.kernels.mark import kernel
 from kquant.kernels.products import (
     Columns,
     Tile,
-    excess_dots,
+    centered_dots,
     half_from,
     load_bytes,
     load_long,
@@ -53,7 +53,6 @@ from kquant.kernels.products import (
     put_bytes,
     put_factor,
     put_scales,
-    scaled_dots,
     signed,
 )
 from kquant.types import TensorType
@@ -150,7 +149,7 @@ def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
 
 @kernel
 def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = scaled_dots(acc, tile, 16, 63, columns, 256, c) - excess_dots(acc, tile, columns, 256, c)
+    total = centered_dots(acc, tile, 63, columns, c)
     return add_symmetric(acc, total, tile, columns, c)
 
 

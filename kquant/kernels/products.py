@@ -30,17 +30,20 @@ __all__ = [
     "ROWS",
     "SCALES",
     "SUPER_BLOCK",
+    "CENTER",
+    "CENTERS",
+    "MIDDLE",
     "Columns",
     "Tile",
     "bits_at",
     "block_from",
     "by_column",
+    "centered_dots",
     "columns_at",
     "dot_pairs",
     "dot_quads",
     "dots",
     "empty_tile",
-    "excess_dots",
     "factor",
     "fetch",
     "few_columns",
@@ -86,7 +89,6 @@ __all__ = [
     "short_at",
     "signed",
     "small_dots",
-    "small_excess",
     "strip_at",
     "tile_at",
 ]
@@ -101,6 +103,8 @@ EVEN_AND_ODD = [*range(0, 16, 2), *range(1, 16, 2)]
 """The order of 16 scales that puts those of the two halves of each 32 elements into halves of their own."""
 DIGITS = 24
 """Of the sums of a super-block's activations: 16 of 16 elements each, then 8 of 32."""
+CENTERS, CENTER, MIDDLE = 17, 32, 127
+"""See `Columns`: where sums of products begin that are of levels too large, or of bytes."""
 
 FETCHED = 64
 """Bytes that `fetch` is for."""
@@ -124,7 +128,8 @@ class Tile(NamedTuple):
 Columns: TypeAlias = npt.NDArray[np.void]
 """One block of each of some columns: q (elements,), sums (pairs, 2) of 16 elements each, factors (2,).
 
-In super-blocks also `high` and `low` (24,): the digits to the base 128 of sums of 16 and of 32 elements.
+In super-blocks also `high` and `low` (24,), the digits to the base 128 of sums of 16 and of 32 elements,
+and `centers` (17,): -32 times the sum of each 16 elements, then -127 times that of all.
 """
 
 
@@ -429,19 +434,19 @@ def scaled_dots(like: Lanes, tile: Tile, n: int, top: int, columns: Columns, siz
     return total
 
 
-def excess_dots(like: Lanes, tile: Tile, columns: Columns, size: int, c: int) -> Lanes:
-    """What `scaled_dots` is too large by, because of the levels' excess."""
-    return dot_pairs(like, tile, 8, columns, size, c)
+def small_dots(like: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    """`scaled_dots` of a super-block with a scale for each 16 elements, for levels of `put_two_bits`."""
+    return scaled_dots(like, tile, 16, 3, columns, SUPER_BLOCK, c)
 
 
-def small_dots(like: Lanes, tile: Tile, top: int, columns: Columns, c: int) -> Lanes:
-    """`scaled_dots` of a super-block, for what `put_two_bits` or `put_three_bits` put; 16 elements a scale."""
-    return scaled_dots(like, tile, 16, top, columns, SUPER_BLOCK, c)
-
-
-def small_excess(like: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    """What `small_dots` is too large by, because levels of three bits are; the pairs are scales times 4."""
-    return dot_pairs(like, tile, 8, columns, SUPER_BLOCK, c)
+def centered_dots(like: Lanes, tile: Tile, top: int, columns: Columns, c: int) -> Lanes:
+    """The same where levels up to 7, of `put_three_bits`, or up to 63 are too large by half their range."""
+    total = no_sums(like)
+    for j in range(16):
+        too_much = columns["q"][c : c + len(like), 16 * j : 16 * j + 16].sum(1, np.int32, keepdims=True)
+        sums = dots(like, tile, 16 * j, 16, top, columns, SUPER_BLOCK, c) - too_much * ((top + 1) // 2)
+        total = total + sums * tile.scales[j]
+    return total
 
 
 def dot_quads(like: Lanes, tile: Tile, top: int, size: int, columns: Columns, c: int) -> Lanes:

@@ -152,11 +152,6 @@ def put_scales_of_group(builder: Any, group: Any, element: str, value: Any, exce
 
 
 lower_builtin(products.put_scales, GroupType, LanesType, LITERAL)(_put_scales_of_group)
-lower_builtin(products.excess_dots, SumsType, GroupsType, StripType, LITERAL, types.Integer)(
-    lambda context, builder, sig, args: ir.Constant(sig.return_type.llvm, None)
-)
-
-
 def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     put_bytes_of_group(builder, *args)
     return context.get_dummy_value()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -169,21 +169,35 @@ teach(
 )(_factor)
 
 
-def _record(size: int) -> tuple[int, int, int]:
-    """Where the block of a column has its sums and its factors, and where the next column's begins."""
-    factors = size + size // 8 + (2 * products.DIGITS if size == SUPER_BLOCK else 0)
-    return size, factors, factors + 4 * products.FACTORS
+class Record(NamedTuple):
+    """Where a column's block has its parts, and where the next column's begins."""
+
+    sums: int
+    digits: int
+    centers: int
+    factors: int
+    step: int
+
+
+def record(size: int) -> Record:
+    """That of blocks of so many elements: see `products.Columns`."""
+    digits = size + size // 8
+    centers = digits + (2 * products.DIGITS if size == SUPER_BLOCK else 0)
+    factors = centers + (4 * products.CENTERS if size == SUPER_BLOCK else 0)
+    return Record(size, digits, centers, factors, factors + 4 * products.FACTORS)
 
 
 def _by_column(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     out = sig.return_type
     size, i = (t.literal_value for t in sig.args[2:4])
-    _, factors, step = _record(size)
-    first = offset(builder, args[1], factors + 4 * i, times(builder, args[4], step))
-    at = (
-        load(builder, offset(builder, first, step * c), out.of_rows.llvm.element) for c in range(out.columns)
-    )
-    return sums_of(builder, [everywhere(builder, value) for value in at])
+    place, step = record(size).factors + 4 * i, record(size).step
+    first = offset(builder, args[1], place, times(builder, args[4], step))
+    return sums_of(builder, of_columns(builder, first, out.of_rows.llvm.element, out.columns, step))
+
+
+def of_columns(builder: Any, first: Any, kind: Any, columns: int, step: int) -> list[Any]:
+    """A number of each column, for every row."""
+    return [everywhere(builder, load(builder, offset(builder, first, step * c), kind)) for c in range(columns)]
 
 
 teach(
@@ -206,7 +220,7 @@ def _places(builder: Any, place: Any, n: int) -> list[Any]:
 def _dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _, tile, at, _, _, columns, _, c = args
     n, top, size = (sig.args[k].literal_value for k in (3, 4, 6))
-    step = _record(size)[2]
+    step = record(size).step
     levels = _places(builder, in_tile(builder, tile, LEVELS, times(builder, at, ROWS)), n // 4)
     q = offset(builder, columns, times(builder, c, step), at)
     return sums_of(builder, dots(builder, levels, q, sig.return_type.columns, step, top))
@@ -252,24 +266,25 @@ def run_through(
     size: int,
     c: Any,
     add: Callable[[list[Any], list[Any], Any, Any, int], list[Any]],
+    totals: Sequence[Any] = (),
 ) -> Any:
     """The totals of all columns that `add` makes of n elements after the other: a loop.
 
     It is given the totals, where the levels are and where the activations, how many times it ran before,
     and the distance of columns.
     """
-    step = _record(size)[2]
+    step = record(size).step
     first = offset(builder, columns, times(builder, c, step))
-    totals = [cgutils.alloca_once(builder, WORDS) for _ in range(out.columns)]
-    for total in totals:
-        builder.store(ir.Constant(WORDS, None), total)
+    places = [cgutils.alloca_once(builder, WORDS) for _ in range(out.columns)]
+    for total, at in zip(totals or [ir.Constant(WORDS, None)] * out.columns, places, strict=True):
+        builder.store(total, at)
     with cgutils.for_range(builder, I64(size // n)) as loop:
         place = in_tile(builder, tile, LEVELS, times(builder, loop.index, n * ROWS))
         levels, q = _places(builder, place, n // 4), offset(builder, first, times(builder, loop.index, n))
-        values = add([builder.load(total) for total in totals], levels, q, loop.index, step)
-        for total, value in zip(totals, values, strict=True):
-            builder.store(value, total)
-    return sums_of(builder, [builder.load(total) for total in totals])
+        values = add([builder.load(at) for at in places], levels, q, loop.index, step)
+        for value, at in zip(values, places, strict=True):
+            builder.store(value, at)
+    return sums_of(builder, [builder.load(at) for at in places])
 
 
 def _found_scaled_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -296,7 +311,7 @@ lower_builtin(products.scaled_dots, SumsType, ProductsType, *_SCALED)(_found_sca
 
 def pair_sums(builder: Any, out: Any, tile: Any, n: int, columns: Any, size: int, c: Any) -> Any:
     """Of n pairs, the sums of their products with the columns' sums."""
-    sums, _, step = _record(size)
+    sums, step = record(size).sums, record(size).step
     first = offset(builder, columns, sums, times(builder, c, step))
     weights = _places(builder, in_tile(builder, tile, PAIRS), n)
     return sums_of(builder, pair_dots(builder, weights, first, out.columns, step))
@@ -316,20 +331,14 @@ teach(
 
 
 def _dot_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Of both digits."""
     _, tile, _, _, columns, c = args
     top, size = (sig.args[k].literal_value for k in (2, 3))
-    weights = _places(builder, in_tile(builder, tile, QUADS), SUPER_BLOCK // size // 4)
-    return digit_sums(builder, sig.return_type, weights, top, size, columns, c)
-
-
-def digit_sums(
-    builder: Any, out: SumsType, weights: Sequence[Any], top: int, size: int, columns: Any, c: Any
-) -> Any:
-    """The weights, four bytes of each row, times the columns' sums of `size` elements; both digits."""
-    _, factors, step = _record(SUPER_BLOCK)
+    first, step = record(SUPER_BLOCK).digits + first_digit(size), record(SUPER_BLOCK).step
+    weights, count = _places(builder, in_tile(builder, tile, QUADS), SUPER_BLOCK // size // 4), sig.return_type.columns
     high, low = (
-        dots(builder, weights, offset(builder, columns, at, times(builder, c, step)), out.columns, step, top)
-        for at in (factors - digits * products.DIGITS + first_digit(size) for digits in (2, 1))
+        dots(builder, weights, offset(builder, columns, at, times(builder, c, step)), count, step, top)
+        for at in (first, first + products.DIGITS)
     )
     return sums_of(builder, [two_digits(builder, *both) for both in zip(high, low, strict=True)])
 
@@ -349,16 +358,3 @@ teach(
     lambda *args: (SumsType("int32", args[0].columns), *args[:5], types.intp),
     *((SumsType, tile, LITERAL, LITERAL, PlaceType, types.Integer) for tile in TILES),
 )(_dot_quads)
-
-
-def _excess_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """The pairs are the scales times the excess."""
-    _, tile, columns, _, c = args
-    return pair_sums(builder, sig.return_type, tile, 8, columns, sig.args[3].literal_value, c)
-
-
-teach(
-    products.excess_dots,
-    lambda *args: (SumsType("int32", args[0].columns), *args[:4], types.intp),
-    *((SumsType, tile, PlaceType, LITERAL, types.Integer) for tile in TILES),
-)(_excess_dots)

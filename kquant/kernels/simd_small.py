@@ -7,35 +7,36 @@ when the first kernel is compiled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba.core import types
 
 from kquant.kernels import products
-from kquant.kernels.products import ROWS, SUPER_BLOCK
+from kquant.kernels.products import MIDDLE, ROWS, SUPER_BLOCK
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_groups import GroupType, put_bytes_of_group, summed
 from kquant.kernels.simd_products import (
     SumsType,
-    digit_sums,
     found_scaled_sums,
+    of_columns,
     pair_sums,
+    record,
     run_through,
     scaled_sums,
+    sums_of,
 )
 from kquant.kernels.simd_rows import LITERAL, QUAD, bits, nothing, number_from, times
 from kquant.kernels.simd_strips import PER, SHORTS, GroupsType, StripType, pairs_by_lane
 from kquant.kernels.simd_sums import add_dots
 from kquant.kernels.simd_tiles import LEVELS, SCALES, TILES, PlaceType, ProductsType, in_tile, multiply_levels
-from kquant.kernels.simd_vectors import HAS_VNNI, WORDS, load, shuffle, spread_bytes, spread_scales, store
+from kquant.kernels.simd_vectors import HAS_VNNI, WORDS, load, offset, shuffle, spread_bytes, spread_scales, store
 
-MIDDLE = 127
-"""What is added to levels of three bits times their scales, -124 to 128, to make bytes without a sign."""
 EXCESS = 4
 """What levels of three bits are too large by."""
 TOPS = {3: 3 * 15, 7: MIDDLE + EXCESS * 32}
-"""The largest byte in a tile, for the largest level."""
+"""The largest byte in a tile, for the largest level: products of three bits, -124 to 128, lose their sign."""
 
 
 def is_folded(top: int) -> bool:
@@ -114,40 +115,71 @@ for _kind in (*TILES, GroupType):
 
 
 def _small_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    _, tile, _, columns, c = args
-    top, kind, out = sig.args[2].literal_value, sig.args[1], sig.return_type
+    _, tile, columns, c = args
+    kind = sig.args[1]
     if isinstance(kind, GroupsType):
         return summed(builder, tile)
     if isinstance(kind, ProductsType):
         return found_scaled_sums(builder, tile, 16, SUPER_BLOCK)
-    if not is_folded(top):
-        return scaled_sums(builder, out, tile, 16, top, columns, SUPER_BLOCK, c)
+    return _folded_sums(builder, sig.return_type, tile, 3, columns, c)
 
-    def add(totals: list[Any], levels: list[Any], q: Any, _: Any, step: int) -> list[Any]:
+
+def _folded_sums(
+    builder: Any, out: SumsType, tile: Any, top: int, columns: Any, c: Any, totals: Sequence[Any] = ()
+) -> Any:
+    def add(totals: list[Any], levels: list[Any], q: Any, i: Any, step: int) -> list[Any]:
         return add_dots(builder, totals, levels, q, step, TOPS[top])
 
-    return run_through(builder, out, tile, 32, columns, SUPER_BLOCK, c, add)
+    return run_through(builder, out, tile, 32, columns, SUPER_BLOCK, c, add, totals)
 
 
-def _small_excess(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    _, tile, columns, c = args
-    kind, out = sig.args[1], sig.return_type
+def _centered_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """With VNNI, sums begin with what is too much."""
+    _, tile, _, columns, c = args
+    kind, out, top = sig.args[1], sig.return_type, sig.args[2].literal_value
     if isinstance(kind, GroupsType):
-        return pairs_by_lane(builder, tile)
-    if isinstance(kind, ProductsType) or not is_folded(7):
-        return pair_sums(builder, out, tile, 8, columns, SUPER_BLOCK, c)
-    middle = [ir.Constant(WORDS, [MIDDLE * 0x01010101] * ROWS)] * 2
-    return digit_sums(builder, out, middle, MIDDLE, 32, columns, c)
+        return _centered_sums_of_groups(builder, tile, top)
+    if isinstance(kind, ProductsType):
+        sums = found_scaled_sums(builder, tile, 16, SUPER_BLOCK)
+        return _less(builder, sums, pair_sums(builder, out, tile, 8, columns, SUPER_BLOCK, c))
+    if not HAS_VNNI:
+        sums = scaled_sums(builder, out, tile, 16, top, columns, SUPER_BLOCK, c)
+        return _less(builder, sums, pair_sums(builder, out, tile, 8, columns, SUPER_BLOCK, c))
+    at, step = record(SUPER_BLOCK).centers, record(SUPER_BLOCK).step
+    first = offset(builder, columns, at, times(builder, c, step))
+    if top == 7:
+        whole = of_columns(builder, offset(builder, first, 4 * 16), I32, out.columns, step)
+        return _folded_sums(builder, out, tile, top, columns, c, whole)
+
+    def add(totals: list[Any], levels: list[Any], q: Any, i: Any, step: int) -> list[Any]:
+        scale = load(builder, in_tile(builder, tile, SCALES, times(builder, i, QUAD)), WORDS)
+        centers = of_columns(builder, offset(builder, first, times(builder, i, 4)), I32, out.columns, step)
+        sums = add_dots(builder, centers, levels, q, step, top)
+        return [builder.add(a, builder.mul(b, scale)) for a, b in zip(totals, sums, strict=True)]
+
+    return run_through(builder, out, tile, 16, columns, SUPER_BLOCK, c, add)
+
+
+def _centered_sums_of_groups(builder: Any, tile: Any, top: int) -> Any:
+    """Levels up to 63 have been centered as their scales were put."""
+    if top == 63:
+        return summed(builder, tile)
+    return _less(builder, summed(builder, tile), pairs_by_lane(builder, tile))
+
+
+def _less(builder: Any, sums: Any, others: Any) -> Any:
+    both = ([builder.extract_value(value, c) for c in range(value.type.count)] for value in (sums, others))
+    return sums_of(builder, [builder.sub(*pair) for pair in zip(*both, strict=True)])
 
 
 for _kind, _columns in ((PlaceType, PlaceType), (ProductsType, PlaceType), (GroupsType, StripType)):
     teach(
         products.small_dots,
-        lambda *args: (SumsType("int32", args[0].columns), *args[:4], types.intp),
-        (SumsType, _kind, LITERAL, _columns, types.Integer),
-    )(_small_dots)
-    teach(
-        products.small_excess,
         lambda *args: (SumsType("int32", args[0].columns), *args[:3], types.intp),
         (SumsType, _kind, _columns, types.Integer),
-    )(_small_excess)
+    )(_small_dots)
+    teach(
+        products.centered_dots,
+        lambda *args: (SumsType("int32", args[0].columns), *args[:4], types.intp),
+        (SumsType, _kind, LITERAL, _columns, types.Integer),
+    )(_centered_dots)
