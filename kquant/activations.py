@@ -40,8 +40,8 @@ class Strips(NamedTuple):
     """
 
     groups: Bytes
-    """(groups, bytes): of each group the activations, 32 of one super-block after 32 of the other, and the negative
-    sums.
+    """(groups, bytes): of each group the activations, 32 of one super-block after 32 of the other, and the
+    negative sums of 16.
 
     So many that behind each where a strip may begin the others of this strip follow.
     """

@@ -52,7 +52,7 @@ from kquant.kernels.products import (
     nibble_with,
     put_bytes,
     put_factor,
-    put_scales,
+    put_signed_scales,
     signed,
 )
 from kquant.types import TensorType
@@ -161,7 +161,7 @@ def unpack_scales(block: Rows, tile: Tile) -> None:
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
     """Levels are stored 32 too large."""
-    put_scales(tile, signed(load_bytes(block, SCALES)), 32)
+    put_signed_scales(tile, signed(load_bytes(block, SCALES)))
     put_half(tile, 0, load_long(block, QL), load_long(block, QL + 32), load_long(block, QH))
     put_half(tile, 128, load_long(block, QL + 64), load_long(block, QL + 96), load_long(block, QH + 32))
 

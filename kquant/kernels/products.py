@@ -21,18 +21,18 @@ from kquant.kernels.lanes import Lanes, Rows, float_of_half
 from kquant.kernels.mark import kernel
 
 __all__ = [
+    "CENTER",
+    "CENTERS",
     "DIGITS",
     "EVEN_AND_ODD",
     "FACTORS",
     "FETCHED",
+    "MIDDLE",
     "PAIRS",
     "QUADS",
     "ROWS",
     "SCALES",
     "SUPER_BLOCK",
-    "CENTER",
-    "CENTERS",
-    "MIDDLE",
     "Columns",
     "Tile",
     "bits_at",
@@ -77,7 +77,7 @@ __all__ = [
     "put_part",
     "put_quad",
     "put_same",
-    "put_scales",
+    "put_signed_scales",
     "put_small_scales",
     "put_sums",
     "put_terms",
@@ -198,7 +198,7 @@ def moved(value: Lanes, first: int, n: int, to: int) -> Lanes:
 
 
 def nibble_with(q: Lanes, i: int, high: Lanes, n: int, first: int, second: int) -> Lanes:
-    """Bits 4i .. 4i + 4 of each byte, above them n bits of `high`: from `first` on for i = 0, else `second`."""
+    """Bits 4i .. 4i + 4 of each byte, above them n bits of `high`: from `first` on if i is 0, or `second`."""
     at = second if i else first
     return moved(q, 4 * i, 4, 0) | moved(high, at, n, 4)
 
@@ -296,11 +296,10 @@ def put_8_scales(tile: Tile, first: Lanes, second: Lanes) -> None:
     tile.scales[:8] = np.concatenate([first, second], 1).T
 
 
-def put_scales(tile: Tile, value: Lanes, excess: int) -> None:
-    """The 16 scales of `put_16_scales` side by side; all levels are too large by `excess`, a power of two."""
+def put_signed_scales(tile: Tile, value: Lanes) -> None:
+    """The 16 scales of `put_16_scales` side by side, of levels that are `CENTER` too large."""
     tile.scales[:] = value.T
-    if excess:
-        tile.pairs[:] = (value.astype(np.int16) * excess).reshape(-1, 8, 2).swapaxes(0, 1)
+    tile.pairs[:] = (value.astype(np.int16) * CENTER).reshape(-1, 8, 2).swapaxes(0, 1)
 
 
 def put_small_scales(tile: Tile, value: Lanes) -> None:
@@ -309,7 +308,7 @@ def put_small_scales(tile: Tile, value: Lanes) -> None:
 
 
 def put_two_bits(tile: Tile, at: int, q: Lanes, i: int) -> None:
-    """Levels from `at` on: bits 2i and 2i + 1 of each byte.  Compiled: times their scales, which are there."""
+    """Levels from `at` on: bits 2i and 2i + 1 of each byte; their scales are there."""
     put_bytes(tile, at, moved(q, 2 * i, 2, 0))
 
 

@@ -49,7 +49,6 @@ from kquant.kernels.simd_vectors import (
     widened_once,
 )
 
-
 JOINED = 176
 """Bytes of a block whose loads are joined in Zen's way: in a block of Q6_K, of 210, they take longer."""
 
@@ -133,25 +132,22 @@ def _add(builder: Any, sums: Any, x: Any, y: Any) -> None:
     builder.store(add_pairs_of_shorts(builder, builder.load(sums), x, y), sums)
 
 
-def _put_scales_of_group(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    put_scales_of_group(builder, args[0], sig.args[1].element, args[1], sig.args[2].literal_value)
+def _put_signed_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """What all levels are too large by is taken off at once: the sums of activations are negative here."""
+    group, value = args
+    sums, place, _, q = (builder.extract_value(group, i) for i in range(4))
+    order = [16 * row + at for row in range(PER) for at in EVEN_AND_ODD]
+    scales = widened_once(builder, builder.sext(shuffle(builder, value, value, order), SHORTS))
+    builder.store(scales, place)
+    found = given(builder, offset(builder, q, PER * SUPER_BLOCK), ir.VectorType(I16, PER * LONG // 2))
+    shift = ir.Constant(SHORTS, [products.CENTER.bit_length() - 1] * SHORTS.count)
+    _add(builder, sums, builder.shl(scales, shift), found)
     return context.get_dummy_value()
 
 
-def put_scales_of_group(builder: Any, group: Any, element: str, value: Any, excess: int) -> None:
-    """The excess of all levels is taken off the sums at once: those of activations are negative here."""
-    sums, place, _, q = (builder.extract_value(group, i) for i in range(4))
-    extended = builder.sext if element == "int8" else builder.zext
-    order = [16 * row + at for row in range(PER) for at in EVEN_AND_ODD]
-    scales = widened_once(builder, extended(shuffle(builder, value, value, order), SHORTS))
-    builder.store(scales, place)
-    if excess:
-        found = given(builder, offset(builder, q, PER * SUPER_BLOCK), ir.VectorType(I16, PER * LONG // 2))
-        times_excess = builder.shl(scales, ir.Constant(SHORTS, [excess.bit_length() - 1] * SHORTS.count))
-        _add(builder, sums, times_excess, found)
+lower_builtin(products.put_signed_scales, GroupType, LanesType)(_put_signed_scales)
 
 
-lower_builtin(products.put_scales, GroupType, LanesType, LITERAL)(_put_scales_of_group)
 def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     put_bytes_of_group(builder, *args)
     return context.get_dummy_value()
@@ -160,7 +156,9 @@ def _put_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 _Spread = Callable[[Any, Any, Any], Any]
 
 
-def put_bytes_of_group(builder: Any, group: Any, at: Any, levels: Any, spread: _Spread = spread_scales) -> None:
+def put_bytes_of_group(
+    builder: Any, group: Any, at: Any, levels: Any, spread: _Spread = spread_scales
+) -> None:
     """The levels times the activations, in pairs or fours; these times the scales, to the sums.
 
     spread: gives each of the products in register i, or in registers 2 i and 2 i + 1, its scale.

@@ -197,7 +197,9 @@ def _by_column(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 def of_columns(builder: Any, first: Any, kind: Any, columns: int, step: int) -> list[Any]:
     """A number of each column, for every row."""
-    return [everywhere(builder, load(builder, offset(builder, first, step * c), kind)) for c in range(columns)]
+    return [
+        everywhere(builder, load(builder, offset(builder, first, step * c), kind)) for c in range(columns)
+    ]
 
 
 teach(
@@ -335,7 +337,10 @@ def _dot_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _, tile, _, _, columns, c = args
     top, size = (sig.args[k].literal_value for k in (2, 3))
     first, step = record(SUPER_BLOCK).digits + first_digit(size), record(SUPER_BLOCK).step
-    weights, count = _places(builder, in_tile(builder, tile, QUADS), SUPER_BLOCK // size // 4), sig.return_type.columns
+    weights, count = (
+        _places(builder, in_tile(builder, tile, QUADS), SUPER_BLOCK // size // 4),
+        sig.return_type.columns,
+    )
     high, low = (
         dots(builder, weights, offset(builder, columns, at, times(builder, c, step)), count, step, top)
         for at in (first, first + products.DIGITS)

@@ -18,7 +18,16 @@ from kquant.kernels import products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_memory import SECOND_LEVEL, fetch_line
-from kquant.kernels.simd_vectors import HALF, HAS_GFNI, I8, I16, I64, WORDS, load, offset, placed_bits, shuffle
+from kquant.kernels.simd_vectors import (
+    HALF,
+    I8,
+    I16,
+    I64,
+    WORDS,
+    load,
+    offset,
+    shuffle,
+)
 
 LITERAL = types.IntegerLiteral
 QUAD = 4 * ROWS
@@ -215,101 +224,6 @@ teach(products.quad, _quad_type, (LanesType, types.IntegerLiteral))(_quad)
 teach(products.signed, lambda value: (LanesType("int8", value.width), value), (LanesType,))(
     lambda context, builder, sig, args: args[0]
 )
-
-
-def has_gfni(value: Any) -> bool:
-    """Whether `placed_bits` can be had for it."""
-    return HAS_GFNI and value.type.count % 64 == 0
-
-
-def bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
-    """See `products.moved`."""
-    if has_gfni(value) and first != to:
-        if first + n == 8 and to==0:
-            halves = ir.VectorType(I16, value.type.count // 2)
-            down = builder.lshr(builder.bitcast(value, halves), ir.Constant(halves, [first] * halves.count))
-            return builder.and_(builder.bitcast(down, value.type), ir.Constant(value.type, [(1 << n) - 1] * value.type.count))
-        return placed_bits(builder, value, {to + k: first + k for k in range(n)})
-
-    def by(emit: Any, x: Any, distance: int) -> Any:
-        return emit(x, ir.Constant(x.type, [distance] * x.type.count)) if distance else x
-
-    there = by(builder.lshr, value, first - to) if first > to else by(builder.shl, value, to - first)
-    return by(builder.and_, there, ((1 << n) - 1) << to)
-
-
-def _moved(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return bits(builder, args[0], *(t.literal_value for t in sig.args[1:]))
-
-
-teach(products.moved, lambda *args: args[:1] + args, (LanesType, LITERAL, LITERAL, LITERAL))(_moved)
-
-
-def _halves_of(builder: Any, low: Any, high: Any) -> Any:
-    """The low four bits of one register's bytes, and the high four of another's."""
-    masks = (ir.Constant(low.type, [mask] * low.type.count) for mask in (15, 240))
-    parts = [builder.and_(value, mask) for value, mask in zip((low, high), masks, strict=True)]
-    return builder.or_(*parts)
-
-
-def _nibble_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """GFNI: one instruction moves the bits of `high` for both nibbles."""
-    q, _, high = args[:3]
-    i, n, first, second = (sig.args[k].literal_value for k in (1, 3, 4, 5))
-    if not has_gfni(q):
-        parts = (bits(builder, q, 4 * i, 4, 0), bits(builder, high, second if i else first, n, 4))
-        return builder.or_(*parts)
-    fields = {to + k: at + k for to, at in ((4, first), (0, second)) for k in range(n)}
-    both = placed_bits(builder, high, fields)
-    if i == 0:
-        return _halves_of(builder, q, both)
-    above = {4 + k: k for k in range(n)}
-    return placed_bits(builder, _halves_of(builder, both, q), {k: 4 + k for k in range(4)} | above)
-
-
-teach(
-    products.nibble_with,
-    lambda *args: args[:1] + args,
-    (LanesType, LITERAL, LanesType, LITERAL, LITERAL, LITERAL),
-)(_nibble_with)
-
-
-def _pair_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """GFNI: first both are put into halves of bytes; if they are in the same half, one changes its own."""
-    q, _, high = args[:3]
-    i, at = (sig.args[k].literal_value for k in (1, 3))
-    if not has_gfni(q):
-        return builder.or_(bits(builder, q, 2 * i, 2, 0), bits(builder, high, at, 1, 2))
-    if at // 4 == i // 2:
-        high, at = placed_bits(builder, high, {k: (k + 4) % 8 for k in range(8)}), (at + 4) % 8
-    both = _halves_of(builder, *((high, q) if i // 2 else (q, high)))
-    return placed_bits(builder, both, {0: 2 * i, 1: 2 * i + 1, 2: at})
-
-
-teach(
-    products.pair_with,
-    lambda *args: args[:1] + args,
-    (LanesType, LITERAL, LanesType, LITERAL),
-)(_pair_with)
-
-
-def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Each byte with 8 of the bits is repeated, and of each copy one bit looked at."""
-    at, worth = (t.literal_value for t in sig.args[1:])
-    out = sig.return_type.llvm
-    bits = [bit for first in range(at, at + 16, 4) for bit in ROWS * list(range(first, first + 4))]
-    order = [lane_of(bit // 8, k // 4 % ROWS) for k, bit in enumerate(bits)]
-    masks = [1 << bit % 8 for bit in bits]
-    copies = shuffle(builder, args[0], args[0], order)
-    some = builder.icmp_unsigned("!=", builder.and_(copies, ir.Constant(out, masks)), ir.Constant(out, None))
-    return builder.select(some, ir.Constant(out, [worth] * out.count), ir.Constant(out, None))
-
-
-teach(
-    products.bits_at,
-    lambda *args: (LanesType("uint8", 16 * ROWS), *args),
-    (LanesType, types.IntegerLiteral, types.IntegerLiteral),
-)(_bits_at)
 
 
 def number_from(builder: Any, kind: Any, value: Any, i: int, bits: int) -> Any:

@@ -113,7 +113,8 @@ def multiply_levels(builder: Any, tile: Any, at: Any, value: Any, top: int) -> N
 
 def _multiply(top: int) -> Callable[..., Any]:
     def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        multiply_levels(builder, *args, top)
+        tile, at, value = args
+        multiply_levels(builder, tile, at, value, top)
         return context.get_dummy_value()
 
     return lowering
@@ -155,15 +156,25 @@ def _put_pair(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def _put_scales_and_excess(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    tile, value, _ = args
-    kind, excess = sig.args[1], sig.args[2].literal_value
-    for j in range(16):
-        store(builder, in_tile(builder, tile, SCALES + QUAD * j), number_from(builder, kind, value, j, 8))
-    for i in range(8 if excess else 0):
-        pair = pair_from(builder, kind, value, 2 * i, 2 * i + 1, excess.bit_length() - 1)
+def _put_signed_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    tile, value = args
+    _put_scales_side_by_side(builder, sig.args[1], tile, value)
+    for i in range(8):
+        pair = pair_from(builder, sig.args[1], value, 2 * i, 2 * i + 1, products.CENTER.bit_length() - 1)
         store(builder, in_tile(builder, tile, PAIRS + QUAD * i), pair)
     return context.get_dummy_value()
+
+
+def _put_small_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _put_scales_side_by_side(builder, sig.args[1], *args)
+    return context.get_dummy_value()
+
+
+def _put_scales_side_by_side(builder: Any, kind: Any, tile: Any, value: Any) -> None:
+    """The 16 that lie side by side."""
+    for j in range(16):
+        scale = number_from(builder, kind, value, j, 8)
+        store(builder, in_tile(builder, tile, SCALES + QUAD * j), scale)
 
 
 def _put_quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -181,4 +192,5 @@ _NUMBERS = (LITERAL, LITERAL, LITERAL)
 teach(products.put_pair, nothing, *((tile, types.Integer, LanesType, *_NUMBERS) for tile in TILES))(_put_pair)
 teach(products.put_quad, nothing, *((tile, types.Integer, LanesType, LITERAL) for tile in TILES))(_put_quad)
 teach(products.put_same, nothing, *((tile, LITERAL) for tile in TILES))(_put_same)
-teach(products.put_scales, nothing, *((tile, LanesType, LITERAL) for tile in TILES))(_put_scales_and_excess)
+teach(products.put_signed_scales, nothing, *((tile, LanesType) for tile in TILES))(_put_signed_scales)
+teach(products.put_small_scales, nothing, *((tile, LanesType) for tile in TILES))(_put_small_scales)

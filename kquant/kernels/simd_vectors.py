@@ -128,7 +128,7 @@ def spread_scales(builder: Any, value: Any, i: Any) -> Any:
 
 
 def spread_bytes(builder: Any, value: Any, i: Any) -> Any:
-    """The same of 16 bytes, of which every second, from the first or from the next, is for a quarter or half."""
+    """The same of 16 bytes: the even ones for the first quarter or half, the odd ones for the next."""
     order = [at for odd in (0, 1) for k in range(TOGETHER) for at in 8 // TOGETHER * [2 * k + odd, ZERO]]
     return _spread(builder, value, builder.shl(i, I64(TOGETHER)), order)
 

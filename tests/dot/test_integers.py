@@ -104,6 +104,6 @@ def test_sums_of_activations_that_are_not_theirs(name: str, bsum: int, execution
         false = room(TensorType.Q8_K).pack(fields)
         wanted = slow_sum(name, w, false)
         for n_columns in (1, 3):
-            columns = np.repeat(false, n_columns, axis=0)
+            columns = np.repeat(false.reshape(1, -1), n_columns, axis=0)
             found = vec_dot(w, name, columns, "Q8_K", execution=execution)
             assert (abs(found.astype(float) - wanted) <= np.spacing(np.float32(abs(wanted)) + 2**23)).all()
