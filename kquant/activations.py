@@ -87,10 +87,11 @@ def activations_of(packed: Bytes, partner: TensorType, *, trusted: bool = False)
 @cache
 def _layout(size: int) -> np.dtype[np.void]:
     """A block of a column."""
-    fields: list[Any] = [("q", "i1", size), ("sums", "<i2", (size // 32, 2))]
+    fields: list[Any] = [("q", "i1", size), ("sums", "<i2", (size // 32, 2)), ("factors", "<f4", FACTORS)]
     if size == SUPER_BLOCK:
-        fields += [("high", "i1", DIGITS), ("low", "i1", DIGITS), ("centers", "<i4", CENTERS)]
-    return np.dtype([*fields, ("factors", "<f4", FACTORS)])
+        fields[2:2] = [("high", "i1", DIGITS), ("low", "i1", DIGITS)]
+        fields += [("centers", "<i4", CENTERS)]
+    return np.dtype(fields)
 
 
 def _sums_of_16(q: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -174,17 +174,19 @@ class Record(NamedTuple):
 
     sums: int
     digits: int
-    centers: int
     factors: int
+    centers: int
     step: int
 
 
 def record(size: int) -> Record:
     """That of blocks of so many elements: see `products.Columns`."""
     digits = size + size // 8
-    centers = digits + (2 * products.DIGITS if size == SUPER_BLOCK else 0)
-    factors = centers + (4 * products.CENTERS if size == SUPER_BLOCK else 0)
-    return Record(size, digits, centers, factors, factors + 4 * products.FACTORS)
+    factors = digits + (2 * products.DIGITS if size == SUPER_BLOCK else 0)
+    centers = factors + 4 * products.FACTORS
+    return Record(
+        size, digits, factors, centers, centers + (4 * products.CENTERS if size == SUPER_BLOCK else 0)
+    )
 
 
 def _by_column(context: Any, builder: Any, sig: Any, args: Any) -> Any:
