@@ -20,7 +20,7 @@ from benchmarks.cases import GGML, K_QUANTS, KQUANT, LEGACY, ONE_COLUMN, PEAK, R
 from benchmarks.data import ROW, weights
 from benchmarks.measure import Run
 from benchmarks.peak import PRODUCTS, peak_loop
-from kquant.activations import activations_of
+from kquant.activations import Activations
 from kquant.dot import vec_dot_type
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Floats
@@ -82,7 +82,7 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
 
 def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
     """Fills out (columns, rows), with all that Python does done before."""
-    given = arguments(room(t), w, activations_of(a, vec_dot_type(t)), out, far=is_far(w))
+    given = arguments(room(t), w, Activations(a, vec_dot_type(t)), out, far=is_far(w))
     repeated = repeated_product(t, len(out))
 
     def run() -> Floats:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from kquant.activations import activations_of
+from kquant.activations import Activations
 from kquant.codec import dequantize, execution_of, packed_rows
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import room
@@ -133,12 +133,12 @@ def _dot_matrices(w: Bytes, a: Bytes, out: Floats, tensor_type: TensorType, exec
     codec, partner, far = room(tensor_type), vec_dot_type(tensor_type), is_far(w)
     if out.shape[1:] != (1, 1):
         for some, others, products in zip(w, a, out, strict=True):
-            multiply(codec, some, activations_of(others, partner), products, execution, far=far)
+            multiply(codec, some, Activations(others, partner), products, execution, far=far)
         return
     for first in range(0, len(out), ROWS):  # single rows with single columns: the diagonal of some of them
         here = slice(first, first + ROWS)
         products = np.empty((len(w[here]),) * 2, np.float32)
-        multiply(codec, w[here, 0], activations_of(a[here, 0], partner), products, execution, far=far)
+        multiply(codec, w[here, 0], Activations(a[here, 0], partner), products, execution, far=far)
         out[here, 0, 0] = products.diagonal()
 
 

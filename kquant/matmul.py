@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kquant.activations import activations_of
+from kquant.activations import Activations
 from kquant.codec import dequantize, execution_of, quantize
 from kquant.dot import vec_dot_type
 from kquant.errors import ShapeError, UnsupportedTypeError
@@ -20,7 +20,7 @@ from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats
 from kquant.kernels.products import ROWS
 from kquant.multiply import is_far, multiply
-from kquant.threads import available_threads, in_slabs
+from kquant.threads import in_slabs, thread_count
 from kquant.types import TensorType
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ SLAB = 1 << 24
 """Products of elements that a thread takes at a time at least."""
 SLABS = 8
 """For each of several threads, so that none waits for another for long."""
+ALONE = 1 << 28
+"""Products for which a helper would come too late."""
 UNPACKING = 4
 """What unpacking an element costs, in products."""
 
@@ -94,7 +96,7 @@ def _fill(
     n, m = out.shape[-2:]
     is_decoded, far = hasattr(codec, "decode"), is_far(weights)
     packed: npt.NDArray[Any] = rows if is_decoded else quantize(rows, partner, threads=threads, execution=how)
-    prepared = [x if is_decoded else activations_of(x, partner, trusted=True) for x in _matrices(packed)]
+    prepared = [x if is_decoded else Activations(x, partner, trusted=True) for x in _matrices(packed)]
     each = [
         *zip(
             _repeated(_matrices(weights), weights.shape[:-2], stack),
@@ -115,11 +117,13 @@ def _fill(
             else:
                 multiply(codec, w, given, y, how, far=far)
 
+    work = rows.shape[-1] * m * len(each) * (n + UNPACKING)
+    most = thread_count(threads)
+    workers = most if work >= ALONE else 1
     least = max(1, SLAB // (rows.shape[-1] * ROWS * (n + UNPACKING)))
-    workers = threads or available_threads()
     copies = is_decoded or weights.strides[-2] != weights.shape[-1]  # rows apart, which are put side by side
     share = 0 if copies else tiles * len(each) // (SLABS * workers if workers > 1 else 1)
-    in_slabs(slab, tiles * len(each), max(least, share), threads)
+    in_slabs(slab, tiles * len(each), max(least, share), workers)
 
 
 def _matrices(stack: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

@@ -8,6 +8,7 @@ by block from the first to the last, in float32, whatever is computed beside it.
 
 from __future__ import annotations
 
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -246,7 +247,7 @@ def multiply(
 
 def arguments(codec: ModuleType, w: Bytes, given: Activations, out: Floats, *, far: bool) -> tuple[Any, ...]:
     """Of the loops that `multiplier` compiles."""
-    block_size, n_blocks = codec.TYPE.block_size, len(given.columns)
+    block_size, n_blocks = codec.TYPE.block_size, given.n_blocks
     acc = aligned_empty((len(out), ROWS), np.float32)
     if not goes_in_strips(codec, len(out)):
         tile_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + QUADS + FACTORS))
@@ -265,13 +266,18 @@ def goes_in_strips(codec: ModuleType, n_columns: int) -> bool:
 
 def multiplier(codec: ModuleType, n_columns: int) -> Any:
     """The compiled `multiply_strips`, `multiply_column` or `multiply_tiles` of a room."""
+    return _multiplier(codec, n_columns == 1)
+
+
+@cache
+def _multiplier(codec: ModuleType, is_one: bool) -> Any:
     many, few = column_count()
     names = {"SIZE": codec.TYPE.type_size, "MANY": many, "FEW": few}
     names |= {name: getattr(codec, name) for name in ("unpack_scales", "unpack_levels", "add")}
     name = f"{codec.TYPE.name.lower()}-multiply"
-    if n_columns > 1:
+    if not is_one:
         return compiled(multiply_tiles, SIGNATURE, name, **names)
-    if goes_in_strips(codec, n_columns):
+    if goes_in_strips(codec, 1):
         names["LEVELS_ALONE"] = getattr(codec, "LEVELS_ALONE", False)
         return compiled(multiply_strips, OF_STRIPS, f"{name}-column", **names)
     return compiled(multiply_column, SIGNATURE, f"{name}-column", **names)

@@ -14,7 +14,7 @@ from functools import cache
 
 from kquant.errors import OptionError
 
-__all__ = ["available_threads", "in_slabs"]
+__all__ = ["available_threads", "in_slabs", "thread_count"]
 
 MOST = 32
 """Helpers of all calls together, where there are not more cores."""
@@ -27,13 +27,19 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+def thread_count(threads: int | None) -> int:
+    """So many; None: one per core.  Raises `OptionError` for less than one."""
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads: expected at least 1, got {threads}")
+    return threads or available_threads()
+
+
 def in_slabs(slab: Callable[[int, int], None], n_rows: int, step: int, threads: int | None) -> None:
     """Call `slab(first, last)` for `step` rows at a time, on so many threads at most; None: one per core.
 
     The first slab that raises an error ends the work; of several errors that of the first rows is raised.
     """
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads: expected at least 1, got {threads}")
+    most = thread_count(threads)
     todo = deque((first, min(first + step, n_rows)) for first in range(0, n_rows, step))
     errors: list[tuple[int, BaseException]] = []
 
@@ -49,7 +55,7 @@ def in_slabs(slab: Callable[[int, int], None], n_rows: int, step: int, threads: 
                 todo.clear()
                 errors.append((first, error))
 
-    n_helpers = min(threads or available_threads(), len(todo)) - 1
+    n_helpers = min(most, len(todo)) - 1
     started = [_helpers(os.getpid()).submit(work) for _ in range(n_helpers)]
     try:
         work()

@@ -8,7 +8,9 @@ from pathlib import Path
 from kquant.errors import OptionError
 from kquant.formats import has_room, room
 from kquant.kernels.execute import prepare
+from kquant.kernels.products import SUPER_BLOCK
 from kquant.multiply import multiplier
+from kquant.strips import layout
 from kquant.types import TensorType
 
 __all__ = ["jobs", "warm_up"]
@@ -27,6 +29,8 @@ def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[Te
             found.append((tensor_type, "quantize_weighted"))
         if hasattr(room(tensor_type), "add"):
             found += [(tensor_type, "multiply"), (tensor_type, "multiply-column")]
+    if any(t.block_size == SUPER_BLOCK for t, job in found if job == "multiply"):
+        found.append((TensorType.Q8_K, "strips"))
     return found
 
 
@@ -48,7 +52,9 @@ def warm_up(
     for done, (tensor_type, job) in enumerate(todo):
         if progress:
             progress(done, len(todo))
-        if job.startswith("multiply"):
+        if job == "strips":
+            layout()
+        elif job.startswith("multiply"):
             multiplier(room(tensor_type), 2 if job == "multiply" else 1)
         else:
             prepare(room(tensor_type), job)

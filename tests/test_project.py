@@ -141,7 +141,7 @@ def test_modules_are_documented(name: str) -> None:
 FOUNDATION = {"errors", "types", "text", "threads"}
 CODEC = {
     *("kernels", "formats", "validation", "byteorder", "codec"),
-    *("activations", "multiply", "dot", "matmul", "tensor"),
+    *("strips", "activations", "multiply", "dot", "matmul", "tensor"),
 }
 LAYERS = [
     (FOUNDATION, set()),

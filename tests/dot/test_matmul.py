@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 import kquant
 from kquant import KQuantError, NonFiniteError, QuantizedTensor, ShapeError, UnsupportedTypeError, multiply
-from kquant.activations import activations_of
+from kquant.activations import Activations
 from kquant.dot import vec_dot, vec_dot_type
 from kquant.formats import room
 from kquant.kernels.products import ROWS, empty_tile
@@ -123,7 +124,9 @@ def test_independent_of_threads_and_of_what_is_computed_beside_it(
     type: str, rows: int, columns: int, threads: int, seed: int
 ) -> None:
     w, x = packed(type, rows, 256), normal(256, columns, seed=seed)
-    whole = matmul(w, x, threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["kquant.matmul"], "ALONE", 0)
+        whole = matmul(w, x, threads)
     assert matmul(w, x, execution="numpy").tobytes() == whole.tobytes()
     rng = np.random.default_rng(seed)
     for r, c in zip(rng.integers(rows, size=5), rng.integers(columns, size=5), strict=True):
@@ -132,8 +135,9 @@ def test_independent_of_threads_and_of_what_is_computed_beside_it(
         assert matmul(w[: r + 1], x[:, : c + 1], 1)[r, c] == whole[r, c]
 
 
-def test_independent_of_slabs() -> None:
+def test_independent_of_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     """So many rows that threads take turns."""
+    monkeypatch.setattr(sys.modules["kquant.matmul"], "ALONE", 0)
     w, x = packed("Q8_0", 700, 1024), normal(1024, 20, seed=1)
     whole = matmul(w, x, 2)
     assert matmul(w, x, 1).tobytes() == whole.tobytes()
@@ -169,7 +173,7 @@ def test_the_loops_over_tiles_as_they_stand(
 ) -> None:
     codec, partner = put_words(monkeypatch, type, columns), vec_dot_type(type)
     w, x = packed(type, 20, 512), normal(columns, 512, seed=1)
-    given = activations_of(kquant.quantize(x, partner), partner).columns
+    given = Activations(kquant.quantize(x, partner), partner).columns
     tiles = [empty_tile(ROWS, codec.TYPE.block_size) for _ in range(256 // codec.TYPE.block_size)]
     acc, out = np.zeros((columns, ROWS), np.float32), np.empty((columns, 20), np.float32)
     loops(w.data, given, tiles, acc, True, out)
@@ -182,7 +186,7 @@ def test_the_loop_over_strips_as_it_stands(type: str, blocks: int, monkeypatch: 
     partner = vec_dot_type(type)
     put_words(monkeypatch, type, 1)
     w, x = packed(type, 20, 256 * blocks), normal(256 * blocks, seed=1)
-    column = activations_of(kquant.quantize(x[None], partner), partner).columns[:, 0]
+    column = Activations(kquant.quantize(x[None], partner), partner).columns[:, 0]
     lanes = [column[np.arange(first, first + ROWS) % blocks] for first in range(0, ROWS * blocks, ROWS)]
     terms, acc = np.empty((blocks, ROWS), np.float32), np.zeros((1, ROWS), np.float32)
     words, out = terms.view(np.uint8).reshape(ROWS, -1), np.empty((1, 20), np.float32)
