@@ -1,8 +1,8 @@
 """Teaches Numba the part of `kquant.kernels.products` for levels of few bits, and for those too large.
 
-Levels of two or three bits times a small scale fit a byte.  So sums of products of bytes run through all
-of a super-block, and nothing is scaled after every 16 elements.  Imported by `kquant.kernels.jit` only,
-when the first kernel is compiled.
+Levels of two or three bits times a small scale fit a byte.  With VNNI, sums of products of bytes so run
+through all of a super-block, and nothing is scaled after every 16 elements.  Imported by
+`kquant.kernels.jit` only, when the first kernel is compiled.
 """
 
 from __future__ import annotations
@@ -50,11 +50,6 @@ TOPS = {3: 3 * 15, 7: MIDDLE + EXCESS * 32}
 """The largest byte in a tile, for the largest level: products of three bits, -124 to 128, lose their sign."""
 
 
-def is_folded(top: int) -> bool:
-    """Whether tiles hold products of levels and scales: bytes above 127 cost too much without VNNI."""
-    return HAS_VNNI or TOPS[top] < 128
-
-
 # ---------------------------------------------------------------- scales
 
 
@@ -74,7 +69,7 @@ lower_builtin(products.put_small_scales, GroupType, LanesType)(_put_small_scales
 
 def _put_in_tile(builder: Any, tile: Any, at: Any, levels: Any, top: int) -> None:
     place = in_tile(builder, tile, LEVELS, times(builder, at, ROWS))
-    if not is_folded(top):
+    if not HAS_VNNI:  # sums of levels as they are fit 16 bits for longer
         store(builder, place, levels)
         return
     scales = in_tile(builder, tile, SCALES, times(builder, at, QUAD // 16))
@@ -132,11 +127,18 @@ def _folded_sums(
     return run_through(builder, out, tile, 32, columns, SUPER_BLOCK, c, add, totals)
 
 
+def _small_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _, tile, columns, c = args
+    if not HAS_VNNI:
+        return scaled_sums(builder, sig.return_type, tile, 16, 3, columns, SUPER_BLOCK, c)
+    return _folded_sums(builder, sig.return_type, tile, 3, columns, c)
+
+
 teach(
     products.small_dots,
     lambda *args: (SumsType("int32", args[0].columns), *args[:3], types.intp),
     (SumsType, PlaceType, PlaceType, types.Integer),
-)(lambda context, builder, sig, args: _folded_sums(builder, sig.return_type, args[1], 3, args[2], args[3]))
+)(_small_dots)
 lower_builtin(products.small_dots, SumsType, ProductsType, PlaceType, types.Integer)(
     lambda context, builder, sig, args: found_scaled_sums(builder, args[1], 16, SUPER_BLOCK)
 )
