@@ -32,7 +32,7 @@ FUNCTIONS = {
     **{f"Q{bits}_0": f"ggml_vec_dot_q{bits}_0_q8_0" for bits in (4, 5, 8)},
     **{f"Q{bits}_1": f"ggml_vec_dot_q{bits}_1_q8_1" for bits in (4, 5)},
 }
-CACHED, FROM_MEMORY, SEVERAL = 64, 1 << 16, 512
+CACHED, FROM_MEMORY, SEVERAL, LAYER = 64, 1 << 16, 512, 14336
 """Rows."""
 COLUMNS = 64
 MANY_COLUMNS = f"{COLUMNS} columns"
@@ -135,6 +135,26 @@ def many_columns(name: str) -> Case:
     return Case(f"times {MANY_COLUMNS}", name, n_products, w.nbytes, contestants, limits)
 
 
+def whole_calls(name: str) -> Case:
+    """The same as `kquant.matmul` does it, for a layer of a model: more rows than a core's caches hold."""
+    rows = np.resize(kquant.quantize(weights(64), name), (LAYER, TensorType[name].row_bytes(ROW)))
+    w = kquant.QuantizedTensor(rows, name)
+    x = np.random.default_rng(2).standard_normal((ROW, COLUMNS), np.float32)
+    each = [*np.ascontiguousarray(x.T)]
+
+    def together() -> Floats:
+        return kquant.matmul(w, x, 1).T
+
+    def one_by_one() -> Floats:
+        return np.stack([kquant.matmul(w, column, 1) for column in each])
+
+    n_products = COLUMNS * LAYER * ROW
+    contestants = {MANY_COLUMNS: together, ONE_COLUMN: one_by_one}
+    loop = peak_loop()
+    limits = {} if loop is None else {PEAK: partial(loop, n_products // PRODUCTS)}
+    return Case(f"matmul, times {MANY_COLUMNS}", name, n_products, w.data.nbytes, contestants, limits)
+
+
 def cases() -> Iterator[Case]:
     """Every type; the elements are pairs of a weight and an activation."""
     for name in K_QUANTS + LEGACY:
@@ -143,3 +163,5 @@ def cases() -> Iterator[Case]:
         yield one_column(name, FROM_MEMORY, 1, "dot, rows from memory")
     for name in K_QUANTS + LEGACY:
         yield many_columns(name)
+    for name in K_QUANTS + LEGACY:
+        yield whole_calls(name)

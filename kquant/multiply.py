@@ -32,6 +32,7 @@ from kquant.kernels.products import (
     columns_at,
     empty_tile,
     fetch,
+    fetch_next,
     few_columns,
     float_at,
     give,
@@ -59,6 +60,10 @@ NEAR = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are fetched ahead."""
 AHEAD = 16 << 10
 """Bytes behind those that are multiplied, to be fetched meanwhile."""
+SOME = 12
+"""Columns that take so long that fetching the blocks behind these costs little beside it."""
+FOLLOWED = 192
+"""Bytes of a block; sixteen rows of larger ones, of Q6_K, processors do not fetch by themselves."""
 STRETCH = 256
 """Elements of each row that are unpacked at a time: one super-block, or eight blocks of 32."""
 
@@ -178,6 +183,8 @@ def multiply_tiles(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool,
                 block, tile = block_from(w, row, (first + i) * SIZE), tile_at(tiles, i)
                 unpack_scales(block, tile)
                 unpack_levels(block, tile)
+            if is_far and (n_columns >= SOME or SIZE > FOLLOWED):
+                fetch_next_blocks(w, row, (first + n) * SIZE, n * SIZE)
             c = 0
             while c + MANY <= n_columns:
                 total = many_columns(acc, c)
@@ -211,6 +218,14 @@ def multiply_tiles(w: Rows, columns: Rows, tiles: Rows, acc: Rows, is_far: bool,
 def fetch_blocks(w: Rows, row: int, at: int, size: int) -> None:
     """As many bytes of the next rows as are read of these meanwhile; they lie side by side."""
     fetch_run(w, row, at * ROWS, size * ROWS)
+
+
+@kernel
+def fetch_next_blocks(w: Rows, row: int, at: int, size: int) -> None:
+    """Sixteen rows' blocks, each of which may begin and end within a line."""
+    for r in range(ROWS):
+        for k in range(0, size + FETCHED - 1, FETCHED):
+            fetch_next(w, row + r, at + k)
 
 
 SIGNATURE = (

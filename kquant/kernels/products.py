@@ -46,6 +46,7 @@ __all__ = [
     "empty_tile",
     "factor",
     "fetch",
+    "fetch_next",
     "few_columns",
     "float_at",
     "give",
@@ -160,6 +161,10 @@ def neighbours_from(w: Rows, row: int, at: int, size: int) -> Rows:
 
 def fetch(w: Rows, row: int, at: int) -> None:
     """Tells the processor that `FETCHED` bytes, from `at` behind the row's beginning, will be needed soon."""
+
+
+def fetch_next(w: Rows, row: int, at: int) -> None:
+    """The same for what comes next: into the fastest cache."""
 
 
 def load_bytes(block: Rows, at: int) -> Lanes:

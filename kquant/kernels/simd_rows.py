@@ -6,7 +6,7 @@ compiled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -17,7 +17,7 @@ from numba.extending import models, register_model
 from kquant.kernels import products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
-from kquant.kernels.simd_memory import SECOND_LEVEL, fetch_line
+from kquant.kernels.simd_memory import FIRST_LEVEL, SECOND_LEVEL, fetch_line
 from kquant.kernels.simd_vectors import (
     HALF,
     I8,
@@ -161,14 +161,16 @@ teach(
 )(_load_long)
 
 
-def _fetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    first = builder.extract_value(_block_from(context, builder, sig, args), 0)
-    for distance in range(0, products.FETCHED, 64):
-        fetch_line(builder, offset(builder, first, distance), SECOND_LEVEL)
-    return context.get_dummy_value()
+def _fetch(level: int) -> Callable[..., Any]:
+    def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        fetch_line(builder, builder.extract_value(_block_from(context, builder, sig, args), 0), level)
+        return context.get_dummy_value()
+
+    return lowering
 
 
-teach(products.fetch, nothing, (types.Array, types.Integer, types.Integer))(_fetch)
+for _word, _level in ((products.fetch, SECOND_LEVEL), (products.fetch_next, FIRST_LEVEL)):
+    teach(_word, nothing, (types.Array, types.Integer, types.Integer))(_fetch(_level))
 
 
 def _load_quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
