@@ -129,7 +129,7 @@ teach(
 
 
 def _add(builder: Any, sums: Any, x: Any, y: Any) -> None:
-    builder.store(add_pairs_of_shorts(builder, builder.load(sums), x, y), sums)
+    builder.store(finished(builder, add_pairs_of_shorts(builder, builder.load(sums), x, y)), sums)
 
 
 def _put_signed_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -189,7 +189,7 @@ lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_byte
 
 
 def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    total = finished(builder, builder.load(builder.extract_value(args[2], 0)))
+    total = builder.load(builder.extract_value(args[2], 0))
     builder.store(total, kept(builder, args[0], SUMS, args[1]))
     return context.get_dummy_value()
 
