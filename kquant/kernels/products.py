@@ -267,8 +267,8 @@ def parts(tile: Tile) -> int:
     return 1
 
 
-def part_at(tile: Tile, i: int) -> Tile:
-    """What group i writes to."""
+def part_at(tile: Tile, i: int, chains: int) -> Tile:
+    """What group i writes to: one sum that is finished before more is loaded, or two that take turns."""
     return tile
 
 

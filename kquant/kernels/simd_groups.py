@@ -8,6 +8,7 @@ become one.  Imported by `kquant.kernels.jit` only, when the first kernel is com
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -67,12 +68,15 @@ class GroupRowsType(types.Type):
 class GroupType(types.Type):
     """The Numba type of `part_at`: sums, 16 scales of each, products that wait for theirs, activations."""
 
-    llvm = ir.LiteralStructType([ACC.as_pointer(), SHORTS.as_pointer(), ACC.as_pointer(), I8.as_pointer()])
+    def __init__(self, chains: int) -> None:
+        super().__init__(f"group of {chains} sums")
+        self.chains, self.sums = chains, ir.ArrayType(ACC, chains)
+        kinds = self.sums, SHORTS, ACC, I8
+        self.llvm = ir.LiteralStructType([kind.as_pointer() for kind in kinds])
 
 
 for _kind in (GroupRowsType, GroupType):
     register_model(_kind)(PrimitiveModel)
-_GROUP = GroupType("group")
 
 
 # ---------------------------------------------------------------- which super-blocks
@@ -114,22 +118,26 @@ for _word in (products.load_bytes, products.load_long):
 
 
 def _part_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    own = [cgutils.alloca_once(builder, kind) for kind in (ACC, SHORTS, ACC)]
-    builder.store(ir.Constant(ACC, None), own[0])
+    out = sig.return_type
+    own = [cgutils.alloca_once(builder, kind) for kind in (out.sums, SHORTS, ACC)]
+    builder.store(ir.Constant(out.sums, None), own[0])
     builder.store(builder.load(kept(builder, args[0], SCALES, args[1])), own[1])
     q = offset(builder, builder.extract_value(args[0], 0), times(builder, args[1], GIVEN))
-    return record_of(builder, GroupType.llvm, *own, q)
+    return record_of(builder, out.llvm, *own, q)
 
 
 teach(
     products.part_at,
-    lambda *args: (_GROUP, args[0], types.intp),
-    (GroupsType, types.Integer),
+    lambda *args: (GroupType(args[2].literal_value), args[0], types.intp, args[2]),
+    (GroupsType, types.Integer, LITERAL),
 )(_part_at)
 
 
-def _add(builder: Any, sums: Any, x: Any, y: Any) -> None:
-    builder.store(finished(builder, add_pairs_of_shorts(builder, builder.load(sums), x, y)), sums)
+def _add(builder: Any, sums: Any, i: Any, x: Any, y: Any) -> None:
+    """To the sums by turns; the last has number -1."""
+    chain = builder.and_(i, I64(sums.type.pointee.count - 1))
+    place = builder.gep(sums, [I64(0), chain])
+    builder.store(add_pairs_of_shorts(builder, builder.load(place), x, y), place)
 
 
 def _put_signed_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -141,7 +149,7 @@ def _put_signed_scales(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     builder.store(scales, place)
     found = given(builder, offset(builder, q, PER * SUPER_BLOCK), ir.VectorType(I16, PER * LONG // 2))
     shift = ir.Constant(SHORTS, [products.CENTER.bit_length() - 1] * SHORTS.count)
-    _add(builder, sums, builder.shl(scales, shift), found)
+    _add(builder, sums, I64(-1), builder.shl(scales, shift), found)
     return context.get_dummy_value()
 
 
@@ -170,7 +178,8 @@ def put_bytes_of_group(
 
 def _add_pairs(builder: Any, part: Any, i: Any, levels: Any, x: Any, spread: _Spread) -> None:
     sums, scales = (builder.extract_value(part, k) for k in (0, 1))
-    _add(builder, sums, add_pairs_of_bytes(builder, levels, x), spread(builder, builder.load(scales), i))
+    found = add_pairs_of_bytes(builder, levels, x)
+    _add(builder, sums, i, found, spread(builder, builder.load(scales), i))
 
 
 def _add_fours(builder: Any, part: Any, i: Any, levels: Any, x: Any, spread: _Spread) -> None:
@@ -182,14 +191,18 @@ def _add_fours(builder: Any, part: Any, i: Any, levels: Any, x: Any, spread: _Sp
             builder.store(found, waiting)
         with second:
             shorts = narrowed(builder, builder.load(waiting), found)
-            _add(builder, sums, shorts, spread(builder, builder.load(scales), builder.lshr(i, I64(1))))
+            pair = builder.lshr(i, I64(1))
+            _add(builder, sums, pair, shorts, spread(builder, builder.load(scales), pair))
 
 
 lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_bytes)
 
 
 def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    total = builder.load(builder.extract_value(args[2], 0))
+    sums, chains = builder.load(builder.extract_value(args[2], 0)), sig.args[2].chains
+    total = reduce(builder.add, [builder.extract_value(sums, i) for i in range(chains)])
+    if chains == 1:
+        total = finished(builder, total)
     builder.store(total, kept(builder, args[0], SUMS, args[1]))
     return context.get_dummy_value()
 
