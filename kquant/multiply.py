@@ -83,9 +83,8 @@ def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
     """Stands for a room's `add`."""
 
 
-SIZE, LEVELS_ALONE, CHAINS, MANY, FEW = 1, False, 1, 1, 1
-"""Stand for the bytes of a room's block, for its constant of that name and what it means for the sums of a
-group, and for what `column_count` says."""
+SIZE, LEVELS_ALONE, MANY, FEW = 1, 0, 1, 1
+"""Stand for the bytes of a room's block, for its constant of that name, and for what `column_count` says."""
 
 
 @kernel
@@ -137,7 +136,7 @@ def multiply_strips(
             for i in range(of):
                 if is_far and not LEVELS_ALONE:
                     fetch_run(w, row, at + share * i + AHEAD, share)
-                part = part_at(tile, i, CHAINS)
+                part = part_at(tile, i, LEVELS_ALONE)
                 unpack_levels(rows_at(block, tile, i), part)
                 put_part(tile, i, part)
             if LEVELS_ALONE:
@@ -294,8 +293,7 @@ def _multiplier(codec: ModuleType, is_one: bool) -> Any:
     if not is_one:
         return compiled(multiply_tiles, SIGNATURE, name, **names)
     if goes_in_strips(codec, 1):
-        alone = getattr(codec, "LEVELS_ALONE", False)
-        names |= {"LEVELS_ALONE": alone, "CHAINS": 1 if alone else 2}
+        names["LEVELS_ALONE"] = int(getattr(codec, "LEVELS_ALONE", False))
         return compiled(multiply_strips, OF_STRIPS, f"{name}-column", **names)
     return compiled(multiply_column, SIGNATURE, f"{name}-column", **names)
 

@@ -267,8 +267,8 @@ def parts(tile: Tile) -> int:
     return 1
 
 
-def part_at(tile: Tile, i: int, chains: int) -> Tile:
-    """What group i writes to: one sum that is finished before more is loaded, or two that take turns."""
+def part_at(tile: Tile, i: int, is_alone: int) -> Tile:
+    """What group i writes to; if levels are unpacked alone, sums are finished before more is loaded."""
     return tile
 
 

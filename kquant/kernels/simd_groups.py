@@ -68,9 +68,10 @@ class GroupRowsType(types.Type):
 class GroupType(types.Type):
     """The Numba type of `part_at`: sums, 16 scales of each, products that wait for theirs, activations."""
 
-    def __init__(self, chains: int) -> None:
-        super().__init__(f"group of {chains} sums")
-        self.chains, self.sums = chains, ir.ArrayType(ACC, chains)
+    def __init__(self, is_alone: int) -> None:
+        super().__init__("group alone" if is_alone else "group")
+        self.is_alone, self.chains = bool(is_alone), 1 if is_alone or not HAS_VNNI else 2
+        self.sums = ir.ArrayType(ACC, self.chains)
         kinds = self.sums, SHORTS, ACC, I8
         self.llvm = ir.LiteralStructType([kind.as_pointer() for kind in kinds])
 
@@ -201,7 +202,7 @@ lower_builtin(products.put_bytes, GroupType, types.Integer, LanesType)(_put_byte
 def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     sums, chains = builder.load(builder.extract_value(args[2], 0)), sig.args[2].chains
     total = reduce(builder.add, [builder.extract_value(sums, i) for i in range(chains)])
-    if chains == 1:
+    if sig.args[2].is_alone:
         total = finished(builder, total)
     builder.store(total, kept(builder, args[0], SUMS, args[1]))
     return context.get_dummy_value()
