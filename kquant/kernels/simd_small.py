@@ -46,8 +46,6 @@ from kquant.kernels.simd_vectors import (
 
 EXCESS = 4
 """What levels of three bits are too large by."""
-TOPS = {3: 3 * 15, 7: MIDDLE + EXCESS * 32}
-"""The largest byte in a tile, for the largest level: products of three bits, -124 to 128, lose their sign."""
 
 
 # ---------------------------------------------------------------- scales
@@ -81,7 +79,10 @@ def _put_in_tile(builder: Any, tile: Any, at: Any, levels: Any, top: int) -> Non
 
 
 def _folded(builder: Any, levels: Any, scale: Any, top: int) -> Any:
-    """Four levels in 32 bits are multiplied in one: in the end no product leaves its byte."""
+    """Four levels in 32 bits are multiplied in one: in the end no product leaves its byte.
+
+    Those of three bits, from -124 to 128, lose their sign.
+    """
 
     def everywhere(value: int) -> Any:
         return ir.Constant(WORDS, [value * 0x01010101] * ROWS)
@@ -119,10 +120,10 @@ _teach_levels(GroupType, _put_in_group)
 
 
 def _folded_sums(
-    builder: Any, out: SumsType, tile: Any, top: int, columns: Any, c: Any, totals: Sequence[Any] = ()
+    builder: Any, out: SumsType, tile: Any, columns: Any, c: Any, totals: Sequence[Any] = ()
 ) -> Any:
     def add(totals: list[Any], levels: list[Any], q: Any, i: Any, step: int) -> list[Any]:
-        return add_dots(builder, totals, levels, q, step, TOPS[top])
+        return add_dots(builder, totals, levels, q, step)
 
     return run_through(builder, out, tile, 32, columns, SUPER_BLOCK, c, add, totals)
 
@@ -131,7 +132,7 @@ def _small_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _, tile, columns, c = args
     if not HAS_VNNI:
         return scaled_sums(builder, sig.return_type, tile, 16, 3, columns, SUPER_BLOCK, c)
-    return _folded_sums(builder, sig.return_type, tile, 3, columns, c)
+    return _folded_sums(builder, sig.return_type, tile, columns, c)
 
 
 teach(
@@ -158,12 +159,12 @@ def _centered_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     first = offset(builder, columns, record(SUPER_BLOCK).centers, times(builder, c, step))
     if top == 7:
         whole = of_columns(builder, offset(builder, first, 4 * (CENTERS - 1)), I32, out.columns, step)
-        return _folded_sums(builder, out, tile, top, columns, c, whole)
+        return _folded_sums(builder, out, tile, columns, c, whole)
 
     def add(totals: list[Any], levels: list[Any], q: Any, i: Any, step: int) -> list[Any]:
         scale = load(builder, in_tile(builder, tile, SCALES, times(builder, i, QUAD)), WORDS)
         centers = of_columns(builder, offset(builder, first, times(builder, i, 4)), I32, out.columns, step)
-        sums = add_dots(builder, centers, levels, q, step, top)
+        sums = add_dots(builder, centers, levels, q, step)
         return [builder.add(total, builder.mul(x, scale)) for total, x in zip(totals, sums, strict=True)]
 
     return run_through(builder, out, tile, 16, columns, SUPER_BLOCK, c, add)

@@ -56,14 +56,9 @@ def dots(builder: Any, weights: Sequence[Any], q: Any, columns: int, step: int, 
     return [emit(builder, weights, _quads(builder, q, len(weights), step * c), top) for c in range(columns)]
 
 
-def add_dots(
-    builder: Any, totals: list[Any], weights: Sequence[Any], q: Any, step: int, top: int
-) -> list[Any]:
-    """For each column, the total and the sum of the products of bytes: see `dots`."""
-    if HAS_VNNI:
-        return _at_once(builder, "vpdpbusd", weights, q, len(totals), step, totals)
-    sums = dots(builder, weights, q, len(totals), step, top)
-    return [builder.add(*both) for both in zip(totals, sums, strict=True)]
+def add_dots(builder: Any, totals: list[Any], weights: Sequence[Any], q: Any, step: int) -> list[Any]:
+    """For each column, the total and the sum of the products of bytes, with VNNI: see `dots`."""
+    return _at_once(builder, "vpdpbusd", weights, q, len(totals), step, totals)
 
 
 def add_scaled(
