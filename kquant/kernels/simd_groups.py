@@ -68,7 +68,7 @@ class GroupRowsType(types.Type):
 class GroupType(types.Type):
     """The Numba type of `part_at`: sums, 16 scales of each, products that wait for theirs, activations.
 
-    With VNNI, which takes some cycles to add, there are two sums by turns; but where levels are unpacked alone,
+    With VNNI, which takes some cycles to add, there are two sums by turns; where levels are unpacked alone,
     one is faster.
     """
 
