@@ -6,11 +6,10 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, aligned_empty
-from kquant.kernels.products import CENTER, CENTERS, DIGITS, FACTORS, MIDDLE, SUPER_BLOCK, Columns
+from kquant.kernels.products import CENTER, CENTERS, DIGITS, FACTORS, MIDDLE, PAIRS, SUPER_BLOCK, Columns
 from kquant.strips import Strips, strips_of
 from kquant.types import TensorType
 
@@ -41,11 +40,11 @@ class Activations:
         columns["factors"] = 0
         for i, key in enumerate(key for key in ("d", "s") if key in fields):
             columns["factors"][..., i] = fields[key].T
-        if "bsums" in fields:
+        if size == SUPER_BLOCK:
             columns["sums"] = fields["bsums"].reshape(n, -1, size // 32, 2).swapaxes(0, 1)
             _put_sums(columns)
         else:
-            columns["sums"] = _sums_of_16(columns["q"])
+            columns["negative"] = self._q.astype(np.float32).swapaxes(0, 1) @ np.full(size, -1, np.float32)
         return columns
 
     @cached_property
@@ -53,7 +52,8 @@ class Activations:
         """Whether super-blocks say the sums of their own activations; compiled products rely on that."""
         if self._trusted or self._size != SUPER_BLOCK:
             return True
-        return bool((self.columns["sums"] == _sums_of_16(self.columns["q"])).all())
+        sums = self._q.reshape(*self._q.shape[:2], 16, 16).sum(3, np.int32)
+        return bool((self._fields["bsums"].reshape(sums.shape) == sums).all())
 
     @cached_property
     def strips(self) -> Strips:
@@ -64,18 +64,11 @@ class Activations:
 @cache
 def _layout(size: int) -> np.dtype[np.void]:
     """A block of a column."""
-    fields: list[Any] = [("q", "i1", size), ("sums", "<i2", (size // 32, 2)), ("factors", "<f4", FACTORS)]
+    fields: list[Any] = [("q", "i1", size), ("negative", "<i4"), ("factors", "<f4", FACTORS)]
     if size == SUPER_BLOCK:
-        fields[2:2] = [("high", "i1", DIGITS), ("low", "i1", DIGITS)]
+        fields[1:2] = [("sums", "<i2", (PAIRS, 2)), ("high", "i1", DIGITS), ("low", "i1", DIGITS)]
         fields += [("centers", "<i4", CENTERS)]
     return np.dtype(fields)
-
-
-def _sums_of_16(q: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(..., pairs, 2), of (..., elements)."""
-    ones = np.ones(16, np.float32)  # whole numbers, which float32 sums faster
-    sums: npt.NDArray[Any] = q.reshape(*q.shape[:-1], -1, 2, 16).astype(np.float32) @ ones
-    return sums
 
 
 def _put_sums(columns: Columns) -> None:

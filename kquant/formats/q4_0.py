@@ -28,9 +28,9 @@ from kquant.formats.legacy_block import (
     symmetric_weighted,
 )
 from kquant.kernels.blocks import put_shorts
-from kquant.kernels.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
+from kquant.kernels.lanes import Lanes, Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, half_from, load_bytes, put_bytes, put_factor, put_same
+from kquant.kernels.products import Columns, Tile, block_dots, half_from, load_bytes, put_bytes, put_factor
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_0
@@ -74,13 +74,14 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_nibbles(levels, QS, block)
 
 
-add = add_symmetric
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    return add_symmetric(acc, block_dots(acc, tile, 15, 8, columns, c), tile, columns, c)
 
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
     put_factor(tile, 0, half_from(block, D))
-    put_same(tile, 8)
 
 
 @kernel

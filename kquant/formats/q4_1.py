@@ -23,9 +23,9 @@ from kquant.formats.byte_dot import add_affine
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.legacy_block import NONE, affine_weighted, round_affine, run_nibbles, store_nibbles
 from kquant.kernels.blocks import put_shorts
-from kquant.kernels.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
+from kquant.kernels.lanes import Lanes, Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, half_at, load_bytes, put_bytes, put_factor
+from kquant.kernels.products import Columns, Tile, block_dots, half_at, load_bytes, put_bytes, put_factor
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_1
@@ -73,7 +73,9 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_nibbles(levels, QS, block)
 
 
-add = add_affine
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    return add_affine(acc, block_dots(acc, tile, 15, 0, columns, c), tile, columns, c)
 
 
 @kernel

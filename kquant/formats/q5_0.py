@@ -40,9 +40,18 @@ from kquant.formats.legacy_block import (
     symmetric_weighted,
 )
 from kquant.kernels.blocks import put_shorts
-from kquant.kernels.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
+from kquant.kernels.lanes import Lanes, Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, bits_at, half_from, load_bytes, put_bytes, put_factor, put_same
+from kquant.kernels.products import (
+    Columns,
+    Tile,
+    bits_at,
+    block_dots,
+    half_from,
+    load_bytes,
+    put_bytes,
+    put_factor,
+)
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_0
@@ -89,13 +98,14 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_fifth_bits(levels, QH, block)
 
 
-add = add_symmetric
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    return add_symmetric(acc, block_dots(acc, tile, 31, 16, columns, c), tile, columns, c)
 
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
     put_factor(tile, 0, half_from(block, D))
-    put_same(tile, 16)
 
 
 @kernel

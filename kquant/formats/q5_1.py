@@ -41,9 +41,18 @@ from kquant.formats.legacy_block import (
     store_nibbles,
 )
 from kquant.kernels.blocks import put_shorts
-from kquant.kernels.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
+from kquant.kernels.lanes import Lanes, Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, bits_at, half_at, load_bytes, put_bytes, put_factor
+from kquant.kernels.products import (
+    Columns,
+    Tile,
+    bits_at,
+    block_dots,
+    half_at,
+    load_bytes,
+    put_bytes,
+    put_factor,
+)
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_1
@@ -98,7 +107,9 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
     store_fifth_bits(levels, QH, block)
 
 
-add = add_affine
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    return add_affine(acc, block_dots(acc, tile, 31, 0, columns, c), tile, columns, c)
 
 
 @kernel

@@ -17,12 +17,20 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.formats.byte_block import round_bytes
-from kquant.formats.byte_dot import add_bytes
+from kquant.formats.byte_dot import add_symmetric
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.kernels.blocks import put_shorts
-from kquant.kernels.lanes import Rows, as_float, half_bits, load_run_signed, run_half, store_run
+from kquant.kernels.lanes import Lanes, Rows, as_float, half_bits, load_run_signed, run_half, store_run
 from kquant.kernels.mark import kernel
-from kquant.kernels.products import Tile, half_from, load_bytes, put_factor, put_large_bytes, put_same
+from kquant.kernels.products import (
+    Columns,
+    Tile,
+    block_dots,
+    half_from,
+    load_bytes,
+    put_factor,
+    put_large_bytes,
+)
 from kquant.types import TensorType
 
 TYPE = TensorType.Q8_0
@@ -59,13 +67,14 @@ def quantize_blocks(x: Rows, block: Rows) -> None:
 quantize_weighted = None
 
 
-add = add_bytes
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    return add_symmetric(acc, block_dots(acc, tile, 255, 128, columns, c), tile, columns, c)
 
 
 @kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
     put_factor(tile, 0, half_from(block, D))
-    put_same(tile, 128)
 
 
 @kernel

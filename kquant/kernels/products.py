@@ -21,6 +21,7 @@ from kquant.kernels.lanes import Lanes, Rows, float_of_half
 from kquant.kernels.mark import kernel
 
 __all__ = [
+    "BLOCK",
     "CENTER",
     "CENTERS",
     "DIGITS",
@@ -36,11 +37,11 @@ __all__ = [
     "Columns",
     "Tile",
     "bits_at",
+    "block_dots",
     "block_from",
     "by_column",
     "centered_dots",
     "columns_at",
-    "dot_pairs",
     "dot_quads",
     "dots",
     "empty_tile",
@@ -77,7 +78,6 @@ __all__ = [
     "put_pair",
     "put_part",
     "put_quad",
-    "put_same",
     "put_signed_scales",
     "put_small_scales",
     "put_sums",
@@ -98,7 +98,7 @@ ROWS = 16
 """Rows that compiled kernels work on at a time."""
 SCALES, PAIRS, QUADS, FACTORS = 16, 8, 4, 2
 """Room in a tile, for each row."""
-SUPER_BLOCK = 256
+BLOCK, SUPER_BLOCK = 32, 256
 """Elements."""
 EVEN_AND_ODD = [*range(0, 16, 2), *range(1, 16, 2)]
 """The order of 16 scales that puts those of the two halves of each 32 elements into halves of their own."""
@@ -118,19 +118,18 @@ class Tile(NamedTuple):
     """(rows, elements)."""
     scales: npt.NDArray[np.int32]
     """(scales, rows)."""
-    pairs: npt.NDArray[np.int16]
-    """(pairs, rows, 2): factors of the sums of activations."""
     quads: npt.NDArray[np.uint8]
-    """(quads, rows, 4): the same, unsigned bytes."""
+    """(quads, rows, 4): factors of the sums of activations."""
     factors: npt.NDArray[np.float32]
     """(factors, rows)."""
 
 
 Columns: TypeAlias = npt.NDArray[np.void]
-"""One block of each of some columns: q (elements,), sums (pairs, 2) of 16 elements each, factors (2,).
+"""One block of each of some columns: q (elements,), factors (2,).
 
-In super-blocks also `high` and `low` (24,), the digits to the base 128 of sums of 16 and of 32 elements,
-and `centers` (17,): -32 times the sum of each 16 elements, then -127 times that of all.
+In blocks of 32 also `negative`, minus the sum of the activations.  In super-blocks: `sums` (pairs, 2) of 16
+elements each; `high` and `low` (24,), the digits to the base 128 of sums of 16 and of 32 elements; `centers`
+(17,), -32 times the sum of each 16 elements, then -127 times that of all.
 """
 
 
@@ -139,7 +138,6 @@ def empty_tile(n_rows: int, block_size: int) -> Tile:
     return Tile(
         np.empty((n_rows, block_size), np.uint8),
         np.empty((SCALES, n_rows), np.int32),
-        np.empty((PAIRS, n_rows, 2), np.int16),
         np.empty((QUADS, n_rows, 4), np.uint8),
         np.empty((FACTORS, n_rows), np.float32),
     )
@@ -304,7 +302,6 @@ def put_8_scales(tile: Tile, first: Lanes, second: Lanes) -> None:
 def put_signed_scales(tile: Tile, value: Lanes) -> None:
     """The 16 scales of `put_16_scales` side by side, of levels that are `CENTER` too large."""
     tile.scales[:] = value.T
-    tile.pairs[:] = (value.astype(np.int16) * CENTER).reshape(-1, 8, 2).swapaxes(0, 1)
 
 
 def put_small_scales(tile: Tile, value: Lanes) -> None:
@@ -328,19 +325,15 @@ def put_factor(tile: Tile, i: int, value: Lanes) -> None:
 
 
 def put_pair(tile: Tile, i: int, value: Lanes, j: int, k: int, shift: int) -> None:
-    """Pair i: bytes j and k of each row, of the same four, shifted left."""
-    tile.pairs[i, :, 0] = value[:, j].astype(np.int16) << shift
-    tile.pairs[i, :, 1] = value[:, k].astype(np.int16) << shift
+    """Pair i: bytes j and k of each row, of the same four, shifted left.
+
+    Compiled without VNNI, `centered_dots` takes these times the sums of activations off.
+    """
 
 
 def put_quad(tile: Tile, i: int, value: Lanes, size: int) -> None:
     """Quad i: four bytes of each row, factors of the sums of `size` activations each."""
     tile.quads[i] = value
-
-
-def put_same(tile: Tile, number: int) -> None:
-    """Pair 0: twice the same number, for every row."""
-    tile.pairs[0] = number
 
 
 # ---------------------------------------------------------------- strips times a column
@@ -430,6 +423,12 @@ def dots(like: Lanes, tile: Tile, at: int, n: int, top: int, columns: Columns, s
     return (x @ tile.levels[:, at : at + n].T.astype(np.float32)).astype(np.int32)
 
 
+def block_dots(like: Lanes, tile: Tile, top: int, excess: int, columns: Columns, c: int) -> Lanes:
+    """The sums of activation * (level - excess) over blocks of 32; the excess is a power of two, or zero."""
+    sums = dots(like, tile, 0, BLOCK, top, columns, BLOCK, c)
+    return sums + columns["negative"][c : c + len(like), None] * excess
+
+
 def scaled_dots(like: Lanes, tile: Tile, n: int, top: int, columns: Columns, size: int, c: int) -> Lanes:
     """The sums of scale * level * activation over blocks of `size` elements, a scale for each n of them."""
     total = no_sums(like)
@@ -458,9 +457,3 @@ def dot_quads(like: Lanes, tile: Tile, top: int, size: int, columns: Columns, c:
     n = SUPER_BLOCK // size
     x = columns["sums"][c : c + len(like)].reshape(len(like), n, -1).sum(2, np.int32)
     return x @ tile.quads[: n // 4].swapaxes(0, 1).reshape(-1, n).T.astype(np.int32)
-
-
-def dot_pairs(like: Lanes, tile: Tile, n: int, columns: Columns, size: int, c: int) -> Lanes:
-    """The sums of the first n pairs times the columns' sums of 16 elements each, from column c on."""
-    x = columns["sums"][c : c + len(like), :n].reshape(len(like), 2 * n).astype(np.int32)
-    return x @ tile.pairs[:n].swapaxes(0, 1).reshape(-1, 2 * n).T.astype(np.int32)

@@ -17,7 +17,7 @@ from numba.core.imputils import lower_builtin
 from numba.extending import register_model
 
 from kquant.kernels import lanes, products
-from kquant.kernels.products import ROWS, SUPER_BLOCK
+from kquant.kernels.products import BLOCK, ROWS, SUPER_BLOCK
 from kquant.kernels.simd import LanesType, teach
 from kquant.kernels.simd_rows import (
     LITERAL,
@@ -28,7 +28,7 @@ from kquant.kernels.simd_rows import (
     row_step,
     times,
 )
-from kquant.kernels.simd_sums import FEW, MANY, add_scaled, dots, pair_dots
+from kquant.kernels.simd_sums import FEW, MANY, add_dots, add_scaled, dots, pair_dots
 from kquant.kernels.simd_tiles import (
     FACTORS,
     LEVELS,
@@ -40,7 +40,7 @@ from kquant.kernels.simd_tiles import (
     ProductsType,
     in_tile,
 )
-from kquant.kernels.simd_vectors import I64, WORDS, everywhere, load, offset, store
+from kquant.kernels.simd_vectors import HAS_VNNI, I64, WORDS, everywhere, load, offset, store
 
 
 class SumsType(types.Type):
@@ -170,7 +170,7 @@ teach(
 
 
 class Record(NamedTuple):
-    """Where a column's block has its parts, and where the next column's begins."""
+    """Where a column's block has its parts, and where the next column's begins: see `products.Columns`."""
 
     sums: int
     digits: int
@@ -180,13 +180,13 @@ class Record(NamedTuple):
 
 
 def record(size: int) -> Record:
-    """That of blocks of so many elements: see `products.Columns`."""
-    digits = size + size // 8
-    factors = digits + (2 * products.DIGITS if size == SUPER_BLOCK else 0)
+    """That of blocks of so many elements; in blocks of 32 there is one sum, of 4 bytes."""
+    digits, n_digits, n_centers = size + size // 8, 2 * products.DIGITS, products.CENTERS
+    if size == BLOCK:
+        n_digits = n_centers = 0
+    factors = digits + n_digits
     centers = factors + 4 * products.FACTORS
-    return Record(
-        size, digits, factors, centers, centers + (4 * products.CENTERS if size == SUPER_BLOCK else 0)
-    )
+    return Record(size, digits, factors, centers, centers + 4 * n_centers)
 
 
 def _by_column(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -221,27 +221,43 @@ def _places(builder: Any, place: Any, n: int) -> list[Any]:
     return [offset(builder, place, QUAD * i) for i in range(n)]
 
 
-def _dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    _, tile, at, _, _, columns, _, c = args
-    n, top, size = (sig.args[k].literal_value for k in (3, 4, 6))
-    step = record(size).step
-    levels = _places(builder, in_tile(builder, tile, LEVELS, times(builder, at, ROWS)), n // 4)
-    q = offset(builder, columns, times(builder, c, step), at)
-    return sums_of(builder, dots(builder, levels, q, sig.return_type.columns, step, top))
+def _block_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """With VNNI, sums begin with what is too much."""
+    _, tile, _, _, columns, c = args
+    out, (top, excess) = sig.return_type, (sig.args[k].literal_value for k in (2, 3))
+    step, levels = record(BLOCK).step, _places(builder, in_tile(builder, tile, LEVELS), BLOCK // 4)
+    q = offset(builder, columns, times(builder, c, step))
+    too_much = _too_much(builder, out, excess, columns, c)
+    if HAS_VNNI:
+        return sums_of(builder, add_dots(builder, too_much, levels, q, step))
+    sums = dots(builder, levels, q, out.columns, step, top)
+    return sums_of(builder, [builder.add(*both) for both in zip(sums, too_much, strict=True)])
 
 
-def _found_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    place = in_tile(builder, args[1], LEVELS, times(builder, args[2], QUAD // 16))
-    return sums_of(builder, [reduce(builder.add, _words(builder, place, sig.args[3].literal_value // 16))])
+def _found_block_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    _, tile, _, _, columns, c = args
+    found = _words(builder, in_tile(builder, tile, LEVELS), BLOCK // 16)
+    found += _too_much(builder, sig.return_type, sig.args[3].literal_value, columns, c)
+    return sums_of(builder, [reduce(builder.add, found)])
 
 
-_REST = (types.Integer, LITERAL, LITERAL, PlaceType, LITERAL, types.Integer)
+def _too_much(builder: Any, out: SumsType, excess: int, columns: Any, c: Any) -> list[Any]:
+    """Of each column, the negative sum of its activations times a power of two, or zero."""
+    if not excess:
+        return [ir.Constant(WORDS, None)] * out.columns
+    first = offset(builder, columns, record(BLOCK).sums, times(builder, c, record(BLOCK).step))
+    shift = ir.Constant(WORDS, [excess.bit_length() - 1] * ROWS)
+    negative = of_columns(builder, first, WORDS.element, out.columns, record(BLOCK).step)
+    return [builder.shl(value, shift) for value in negative]
+
+
+_LITERALS = (LITERAL, LITERAL, PlaceType, types.Integer)
 teach(
-    products.dots,
-    lambda *args: (SumsType("int32", args[0].columns), *args[:2], types.intp, *args[3:7], types.intp),
-    (SumsType, PlaceType, *_REST),
-)(_dots)
-lower_builtin(products.dots, SumsType, ProductsType, *_REST)(_found_dots)
+    products.block_dots,
+    lambda *args: (SumsType("int32", args[0].columns), *args[:5], types.intp),
+    (SumsType, PlaceType, *_LITERALS),
+)(_block_dots)
+lower_builtin(products.block_dots, SumsType, ProductsType, *_LITERALS)(_found_block_dots)
 
 
 def _scaled_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -313,25 +329,11 @@ teach(
 lower_builtin(products.scaled_dots, SumsType, ProductsType, *_SCALED)(_found_scaled_dots)
 
 
-def pair_sums(builder: Any, out: Any, tile: Any, n: int, columns: Any, size: int, c: Any) -> Any:
-    """Of n pairs, the sums of their products with the columns' sums."""
-    sums, step = record(size).sums, record(size).step
-    first = offset(builder, columns, sums, times(builder, c, step))
-    weights = _places(builder, in_tile(builder, tile, PAIRS), n)
-    return sums_of(builder, pair_dots(builder, weights, first, out.columns, step))
-
-
-def _dot_pairs(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    _, tile, _, columns, _, c = args
-    n, size = (sig.args[k].literal_value for k in (2, 4))
-    return pair_sums(builder, sig.return_type, tile, n, columns, size, c)
-
-
-teach(
-    products.dot_pairs,
-    lambda *args: (SumsType("int32", args[0].columns), *args[:5], types.intp),
-    *((SumsType, tile, LITERAL, PlaceType, LITERAL, types.Integer) for tile in TILES),
-)(_dot_pairs)
+def pair_sums(builder: Any, out: SumsType, tile: Any, columns: Any, c: Any) -> Any:
+    """Of a super-block's pairs, the sums of their products with the columns' sums."""
+    first = offset(builder, columns, record(SUPER_BLOCK).sums, times(builder, c, record(SUPER_BLOCK).step))
+    weights = _places(builder, in_tile(builder, tile, PAIRS), products.PAIRS)
+    return sums_of(builder, pair_dots(builder, weights, first, out.columns, record(SUPER_BLOCK).step))
 
 
 def _dot_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -154,7 +154,7 @@ def _centered_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     out, top = sig.return_type, sig.args[2].literal_value
     if not HAS_VNNI:
         sums = scaled_sums(builder, out, tile, 16, top, columns, SUPER_BLOCK, c)
-        return _less(builder, sums, pair_sums(builder, out, tile, 8, columns, SUPER_BLOCK, c))
+        return _less(builder, sums, pair_sums(builder, out, tile, columns, c))
     step = record(SUPER_BLOCK).step
     first = offset(builder, columns, record(SUPER_BLOCK).centers, times(builder, c, step))
     if top == 7:
@@ -173,7 +173,7 @@ def _centered_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def _found_centered_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _, tile, _, columns, c = args
     sums = found_scaled_sums(builder, tile, 16, SUPER_BLOCK)
-    return _less(builder, sums, pair_sums(builder, sig.return_type, tile, 8, columns, SUPER_BLOCK, c))
+    return _less(builder, sums, pair_sums(builder, sig.return_type, tile, columns, c))
 
 
 def _centered_dots_of_groups(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -206,11 +206,6 @@ def _lane_sums(builder: Any, groups: Any) -> list[Any]:
     return [builder.load(kept(builder, groups, LANE_SUMS, i)) for i in range(2)]
 
 
-lower_builtin(products.dot_pairs, SumsType, GroupsType, LITERAL, StripType, LITERAL, types.Integer)(
-    lambda context, builder, sig, args: pairs_by_lane(builder, args[1])
-)
-
-
 def _put_quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Both digits are summed apart."""
     groups, i, value, _ = args

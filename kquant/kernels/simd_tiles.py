@@ -182,15 +182,8 @@ def _put_quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def _put_same(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    value = ir.Constant(ir.VectorType(I16, 2 * ROWS), [sig.args[1].literal_value] * (2 * ROWS))
-    store(builder, in_tile(builder, args[0], PAIRS), value)
-    return context.get_dummy_value()
-
-
 _NUMBERS = (LITERAL, LITERAL, LITERAL)
 teach(products.put_pair, nothing, *((tile, types.Integer, LanesType, *_NUMBERS) for tile in TILES))(_put_pair)
 teach(products.put_quad, nothing, *((tile, types.Integer, LanesType, LITERAL) for tile in TILES))(_put_quad)
-teach(products.put_same, nothing, *((tile, LITERAL) for tile in TILES))(_put_same)
 teach(products.put_signed_scales, nothing, *((tile, LanesType) for tile in TILES))(_put_signed_scales)
 teach(products.put_small_scales, nothing, *((tile, LanesType) for tile in TILES))(_put_small_scales)
