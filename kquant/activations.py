@@ -60,6 +60,10 @@ class Activations:
         """Of a single column of super-blocks, for this CPU."""
         return strips_of(self._q[0], self._fields["d"][0])
 
+    def laid_out(self, *, in_strips: bool) -> Strips | Columns:
+        """What products read, made when it is first asked for."""
+        return self.strips if in_strips else self.columns
+
 
 @cache
 def _layout(size: int) -> np.dtype[np.void]:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kquant.activations import Activations
 from kquant.codec import dequantize, execution_of, quantize
 from kquant.dot import vec_dot_type
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import room
 from kquant.kernels.execute import Bytes, Execution, Floats
 from kquant.kernels.products import ROWS
-from kquant.multiply import is_far, multiply
+from kquant.multiply import activations, is_far, multiply
 from kquant.threads import in_slabs, thread_count
 from kquant.types import TensorType
 
@@ -96,7 +95,7 @@ def _fill(
     n, m = out.shape[-2:]
     is_decoded, far = hasattr(codec, "decode"), is_far(weights)
     packed: npt.NDArray[Any] = rows if is_decoded else quantize(rows, partner, threads=threads, execution=how)
-    prepared = [x if is_decoded else Activations(x, partner, trusted=True) for x in _matrices(packed)]
+    prepared = [x if is_decoded else activations(codec, x, partner, how) for x in _matrices(packed)]
     each = [
         *zip(
             _repeated(_matrices(weights), weights.shape[:-2], stack),

@@ -53,8 +53,9 @@ from kquant.kernels.products import (
     strip_at,
     tile_at,
 )
+from kquant.types import TensorType
 
-__all__ = ["arguments", "is_far", "multiplier", "multiply"]
+__all__ = ["activations", "arguments", "is_far", "multiplier", "multiply"]
 
 NEAR = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are fetched ahead."""
@@ -241,6 +242,13 @@ OF_STRIPS = (
 def is_far(w: Bytes) -> bool:
     """Whether a whole matrix, or a stack of them, comes from memory."""
     return w.nbytes > NEAR
+
+
+def activations(codec: ModuleType, packed: Bytes, partner: TensorType, execution: Execution) -> Activations:
+    """Those that kquant has packed, uint8 (columns, row_bytes), laid out before threads share them."""
+    given = Activations(packed, partner, trusted=True)
+    given.laid_out(in_strips=execution == "numba" and goes_in_strips(codec, len(packed)))
+    return given
 
 
 def multiply(
