@@ -32,7 +32,7 @@ SLAB = 1 << 24
 SLABS = 8
 """For each of several threads, so that none waits for another for long."""
 ALONE = 1 << 28
-"""Products for which a helper would come too late."""
+"""So many products a thread has done before a helper is of use."""
 UNPACKING = 4
 """What unpacking an element costs, in products."""
 

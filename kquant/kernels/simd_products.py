@@ -341,10 +341,8 @@ def _dot_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _, tile, _, _, columns, c = args
     top, size = (sig.args[k].literal_value for k in (2, 3))
     first, step = record(SUPER_BLOCK).digits + first_digit(size), record(SUPER_BLOCK).step
-    weights, count = (
-        _places(builder, in_tile(builder, tile, QUADS), SUPER_BLOCK // size // 4),
-        sig.return_type.columns,
-    )
+    weights = _places(builder, in_tile(builder, tile, QUADS), SUPER_BLOCK // size // 4)
+    count = sig.return_type.columns
     high, low = (
         dots(builder, weights, offset(builder, columns, at, times(builder, c, step)), count, step, top)
         for at in (first, first + products.DIGITS)

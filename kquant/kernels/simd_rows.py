@@ -18,16 +18,7 @@ from kquant.kernels import products
 from kquant.kernels.products import ROWS
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_memory import FIRST_LEVEL, SECOND_LEVEL, fetch_line
-from kquant.kernels.simd_vectors import (
-    HALF,
-    I8,
-    I16,
-    I64,
-    WORDS,
-    load,
-    offset,
-    shuffle,
-)
+from kquant.kernels.simd_vectors import HALF, I8, I16, I64, WORDS, load, offset, shuffle
 
 LITERAL = types.IntegerLiteral
 QUAD = 4 * ROWS
