@@ -36,22 +36,24 @@ from kquant.kernels.products import (
     few_columns,
     float_at,
     give,
-    groups_at,
     load_bytes,
     many_columns,
-    neighbours_from,
     no_floats,
-    no_terms,
     one_column,
+    products_at,
+    put_sums,
+    tile_at,
+)
+from kquant.kernels.strips import (
+    groups_at,
+    neighbours_from,
+    no_terms,
     part_at,
     parts,
-    products_at,
     put_part,
-    put_sums,
     put_terms,
     rows_at,
     strip_at,
-    tile_at,
 )
 from kquant.types import TensorType
 

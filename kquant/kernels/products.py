@@ -51,7 +51,6 @@ __all__ = [
     "few_columns",
     "float_at",
     "give",
-    "groups_at",
     "half_at",
     "half_from",
     "load_bytes",
@@ -60,15 +59,11 @@ __all__ = [
     "load_short",
     "many_columns",
     "moved",
-    "neighbours_from",
     "nibble_with",
     "no_floats",
     "no_sums",
-    "no_terms",
     "one_column",
     "pair_with",
-    "part_at",
-    "parts",
     "products_at",
     "put_8_scales",
     "put_16_scales",
@@ -76,21 +71,17 @@ __all__ = [
     "put_factor",
     "put_large_bytes",
     "put_pair",
-    "put_part",
     "put_quad",
     "put_signed_scales",
     "put_small_scales",
     "put_sums",
-    "put_terms",
     "put_three_bits",
     "put_two_bits",
     "quad",
-    "rows_at",
     "scaled_dots",
     "short_at",
     "signed",
     "small_dots",
-    "strip_at",
     "tile_at",
 ]
 
@@ -149,12 +140,6 @@ def empty_tile(n_rows: int, block_size: int) -> Tile:
 def block_from(w: Rows, row: int, at: int) -> Rows:
     """The blocks that begin at byte `at` of 16 rows."""
     return w[row : row + ROWS, at:]
-
-
-def neighbours_from(w: Rows, row: int, at: int, size: int) -> Rows:
-    """16 blocks of this size side by side, the first of them `at` bytes behind the row's beginning."""
-    first = row * w.shape[1] + at
-    return w.reshape(-1)[first : first + ROWS * size].reshape(ROWS, size)
 
 
 def fetch(w: Rows, row: int, at: int) -> None:
@@ -255,30 +240,6 @@ def products_at(memory: Rows, i: int, columns: Columns) -> Tile:
     return tile
 
 
-def groups_at(strip: Columns) -> Tile:
-    """One for a strip, whose levels are unpacked and multiplied in small groups of super-blocks."""
-    return empty_tile(ROWS, SUPER_BLOCK)
-
-
-def parts(tile: Tile) -> int:
-    """How many groups its rows are unpacked in."""
-    return 1
-
-
-def part_at(tile: Tile, i: int, is_alone: int) -> Tile:
-    """What group i writes to; if levels are unpacked alone, sums are finished before more is loaded."""
-    return tile
-
-
-def rows_at(block: Rows, tile: Tile, i: int) -> Rows:
-    """The rows of group i."""
-    return block
-
-
-def put_part(tile: Tile, i: int, part: Tile) -> None:
-    """Group i is complete."""
-
-
 def put_bytes(tile: Tile, at: int, value: Lanes) -> None:
     """The levels of 16 or 32 elements of each row from `at` on, up to 63."""
     tile.levels[:, at : at + value.shape[1]] = value
@@ -334,29 +295,6 @@ def put_pair(tile: Tile, i: int, value: Lanes, j: int, k: int, shift: int) -> No
 def put_quad(tile: Tile, i: int, value: Lanes, size: int) -> None:
     """Quad i: four bytes of each row, factors of the sums of `size` activations each."""
     tile.quads[i] = value
-
-
-# ---------------------------------------------------------------- strips times a column
-
-
-def strip_at(groups: Rows, g: int, lanes: Rows, t: int) -> Columns:
-    """What sixteen super-blocks side by side are multiplied with, each with its own.
-
-    Compiled: the activations of group g and of those behind it, and what belongs to the lanes of strip t.
-    As it stands: sixteen columns, `lanes[t]`.
-    """
-    strip: Columns = lanes[t]
-    return strip
-
-
-def no_terms(sums: Rows) -> Lanes:
-    """float32 zeros for a strip; as it stands, for each of its blocks times each of its columns."""
-    return np.zeros((ROWS, ROWS), np.float32)
-
-
-def put_terms(terms: Rows, b: int, value: Lanes) -> None:
-    """The products of strip b, in the order of its blocks."""
-    terms[b] = value.diagonal()
 
 
 # ---------------------------------------------------------------- rows times columns

@@ -16,7 +16,7 @@ from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin
 from numba.extending import register_model
 
-from kquant.kernels import products
+from kquant.kernels import products, strips
 from kquant.kernels.products import EVEN_AND_ODD, ROWS, SUPER_BLOCK
 from kquant.kernels.simd import LanesType, teach
 from kquant.kernels.simd_memory import IS_ZEN
@@ -96,7 +96,7 @@ def _rows_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(
-    products.rows_at,
+    strips.rows_at,
     lambda *args: (GroupRowsType(args[0].block_size), *args[:2], types.intp),
     (BlockType, GroupsType, types.Integer),
 )(_rows_at)
@@ -132,7 +132,7 @@ def _part_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(
-    products.part_at,
+    strips.part_at,
     lambda *args: (GroupType(args[2].literal_value), args[0], types.intp, args[2]),
     (GroupsType, types.Integer, LITERAL),
 )(_part_at)
@@ -212,7 +212,7 @@ def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(products.put_part, nothing, (GroupsType, types.Integer, GroupType))(_put_part)
+teach(strips.put_part, nothing, (GroupsType, types.Integer, GroupType))(_put_part)
 
 
 # ---------------------------------------------------------------- the sums of all groups

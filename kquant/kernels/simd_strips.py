@@ -14,7 +14,7 @@ from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin
 from numba.extending import register_model
 
-from kquant.kernels import products
+from kquant.kernels import products, strips
 from kquant.kernels.products import EVEN_AND_ODD, ROWS, SUPER_BLOCK
 from kquant.kernels.simd import I32, LanesType, teach
 from kquant.kernels.simd_products import SumsType, first_digit, sums_of, two_digits
@@ -100,7 +100,7 @@ def _neighbours_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(
-    products.neighbours_from,
+    strips.neighbours_from,
     lambda *args: (BlockType(args[3].literal_value), args[0], types.intp, types.intp, args[3]),
     (types.Array, types.Integer, types.Integer, LITERAL),
 )(_neighbours_from)
@@ -112,7 +112,7 @@ def _strip_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(
-    products.strip_at,
+    strips.strip_at,
     lambda *args: (_STRIP, args[0], types.intp, args[2], types.intp),
     (types.Array, types.Integer, types.Array, types.Integer),
 )(_strip_at)
@@ -126,8 +126,8 @@ def _groups_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return groups
 
 
-teach(products.groups_at, lambda strip: (_GROUPS, strip), (StripType,))(_groups_at)
-teach(products.parts, lambda groups: (types.intp, groups), (GroupsType,))(lambda *_: I64(ROWS // PER))
+teach(strips.groups_at, lambda strip: (_GROUPS, strip), (StripType,))(_groups_at)
+teach(strips.parts, lambda groups: (types.intp, groups), (GroupsType,))(lambda *_: I64(ROWS // PER))
 
 
 # ---------------------------------------------------------------- what is kept for groups
@@ -236,7 +236,7 @@ def _put_terms(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(products.no_terms, lambda sums: (SumsType("float32", 1), sums), (types.Array,))(
+teach(strips.no_terms, lambda sums: (SumsType("float32", 1), sums), (types.Array,))(
     lambda context, builder, sig, args: ir.Constant(sig.return_type.llvm, None)
 )
-teach(products.put_terms, nothing, (types.Array, types.Integer, SumsType))(_put_terms)
+teach(strips.put_terms, nothing, (types.Array, types.Integer, SumsType))(_put_terms)
