@@ -31,8 +31,8 @@ SLAB = 1 << 24
 """Products of elements that a thread takes at a time at least."""
 SLABS = 8
 """For each of several threads, so that none waits for another for long."""
-ALONE = 1 << 28
-"""So many products a thread has done before a helper is of use."""
+ALONE = 3 << 24
+"""Products of elements that a thread has done, in about a millisecond, before a helper is of use."""
 UNPACKING = 4
 """What unpacking an element costs, in products."""
 
@@ -116,9 +116,8 @@ def _fill(
             else:
                 multiply(codec, w, given, y, how, far=far)
 
-    work = rows.shape[-1] * m * len(each) * (n + UNPACKING)
     most = thread_count(threads)
-    workers = most if work >= ALONE else 1
+    workers = most if rows.shape[-1] * m * n * len(each) >= ALONE else 1
     least = max(1, SLAB // (rows.shape[-1] * ROWS * (n + UNPACKING)))
     copies = is_decoded or weights.strides[-2] != weights.shape[-1]  # rows apart, which are put side by side
     share = 0 if copies else tiles * len(each) // (SLABS * workers if workers > 1 else 1)
