@@ -13,7 +13,7 @@ import kquant
 from benchmarks import peers
 from benchmarks.data import importance, weights
 from benchmarks.measure import Run
-from kquant import codec
+from kquant.arrays import codec
 from kquant.types import TensorType
 
 K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")

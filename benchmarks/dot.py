@@ -20,11 +20,10 @@ from benchmarks.cases import GGML, K_QUANTS, KQUANT, LEGACY, ONE_COLUMN, PEAK, R
 from benchmarks.data import ROW, weights
 from benchmarks.measure import Run
 from benchmarks.peak import PRODUCTS, peak_loop
-from kquant.activations import Activations
-from kquant.dot import vec_dot_type
-from kquant.formats import room
+from kquant.formats import format_of
 from kquant.kernels.execute import Bytes, Floats
-from kquant.multiply import arguments, is_far, multiplier
+from kquant.products.dots import vec_dot_type
+from kquant.products.engine import activations_of, arguments, is_far, multiplier
 from kquant.types import TensorType
 
 FUNCTIONS = {
@@ -70,7 +69,7 @@ def ggml_function(name: str) -> Any:
 @cache
 def repeated_product(t: TensorType, n_columns: int) -> Any:
     """The compiled product of a type, so many times."""
-    product = multiplier(room(t), n_columns)
+    product = multiplier(format_of(t), n_columns)
 
     @numba.njit  # type: ignore[untyped-decorator]
     def repeated(calls, *given):  # type: ignore[no-untyped-def]
@@ -82,7 +81,7 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
 
 def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
     """Fills out (columns, rows), with all that Python does done before."""
-    given = arguments(room(t), w, Activations(a, vec_dot_type(t)), out, far=is_far(w))
+    given = arguments(format_of(t), w, activations_of(a, vec_dot_type(t)), out, far=is_far(w))
     repeated = repeated_product(t, len(out))
 
     def run() -> Floats:

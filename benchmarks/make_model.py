@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kquant import codec
+from kquant.arrays import codec
 from kquant.gguf import GGUFValueType, Metadata, TensorSpec, Writer, layout
 from kquant.types import TensorType
 

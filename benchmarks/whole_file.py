@@ -26,9 +26,9 @@ from unittest.mock import patch
 
 import kquant
 from benchmarks import machine
-from kquant import conversion
+from kquant.convert import slabs as conversion
 from kquant.gguf import Writer
-from kquant.threads import available_threads
+from kquant.parallel.slabs import available_threads
 
 STAGES = {
     "reading": "_read",
@@ -36,7 +36,7 @@ STAGES = {
     "quantizing": "quantize_rows",
     "checking": "check_finite",
 }
-"""What `kquant.conversion.convert` calls."""
+"""What `kquant.convert.slabs.convert` calls."""
 
 
 def run_kquant(source: Path, target: Path, file_type: str) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import kquant
 from kquant import TensorType
 from kquant.analysis.anatomy import arithmetic
-from kquant.formats import room
+from kquant.formats import format_of
 
 WEIGHTS = Path(__file__).parents[1] / "tests" / "golden" / "inputs.npz"
 UPSTREAM = "https://github.com/ggml-org/llama.cpp"
@@ -172,7 +172,9 @@ def disk_requirements() -> Iterator[Claim]:
 
 def levels(values: NDArray[np.float32], name: str) -> NDArray[np.generic]:
     """The integers that a block of 32 values becomes."""
-    q: NDArray[np.generic] = room(TensorType[name]).unpack(kquant.quantize(values[None], name))["q"].ravel()
+    q: NDArray[np.generic] = (
+        format_of(TensorType[name]).unpack(kquant.quantize(values[None], name))["q"].ravel()
+    )
     return q
 
 

@@ -26,9 +26,7 @@ milliseconds and compiles nothing.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kquant.errors import (
@@ -55,15 +53,15 @@ if TYPE_CHECKING:
     from kquant.analysis.manifest import Manifest
     from kquant.analysis.sweeping import Sweep, sweep
     from kquant.analysis.verification import Verification, verify
-    from kquant.codec import dequantize, quantize
-    from kquant.dot import vec_dot
-    from kquant.matmul import matmul
-    from kquant.model import Model, open
-    from kquant.planning.imatrix import Imatrix, load_imatrix
-    from kquant.planning.plan import Plan, PlanRow, plan
-    from kquant.reporting.report import Report, report
-    from kquant.requantize import requantize
-    from kquant.tensor import QuantizedTensor
+    from kquant.arrays.codec import dequantize, quantize
+    from kquant.arrays.tensor import QuantizedTensor
+    from kquant.convert.run import requantize
+    from kquant.imatrix.reading import Imatrix, load_imatrix
+    from kquant.model.model import Model, open
+    from kquant.planning.planner import Plan, PlanRow, plan
+    from kquant.products.dots import vec_dot
+    from kquant.products.matrices import matmul
+    from kquant.reporting.builder import Report, report
 
 __all__ = [
     "Comparison",
@@ -114,52 +112,39 @@ __version__ = "0.1.0"
 # public name -> the module that is imported when the name is first used
 _LAZY = {
     "Comparison": "kquant.analysis.comparison",
-    "Imatrix": "kquant.planning.imatrix",
+    "Imatrix": "kquant.imatrix.reading",
     "Inspection": "kquant.analysis.inspection",
     "Manifest": "kquant.analysis.manifest",
-    "Model": "kquant.model",
-    "Plan": "kquant.planning.plan",
-    "PlanRow": "kquant.planning.plan",
-    "QuantizedTensor": "kquant.tensor",
-    "Report": "kquant.reporting.report",
+    "Model": "kquant.model.model",
+    "Plan": "kquant.planning.planner",
+    "PlanRow": "kquant.planning.planner",
+    "QuantizedTensor": "kquant.arrays.tensor",
+    "Report": "kquant.reporting.builder",
     "Sweep": "kquant.analysis.sweeping",
     "Verification": "kquant.analysis.verification",
     "compare": "kquant.analysis.comparison",
-    "dequantize": "kquant.codec",
+    "dequantize": "kquant.arrays.codec",
     "inspect": "kquant.analysis.inspection",
-    "load_imatrix": "kquant.planning.imatrix",
-    "matmul": "kquant.matmul",
-    "open": "kquant.model",
-    "plan": "kquant.planning.plan",
-    "quantize": "kquant.codec",
-    "report": "kquant.reporting.report",
-    "requantize": "kquant.requantize",
+    "load_imatrix": "kquant.imatrix.reading",
+    "matmul": "kquant.products.matrices",
+    "open": "kquant.model.model",
+    "plan": "kquant.planning.planner",
+    "quantize": "kquant.arrays.codec",
+    "report": "kquant.reporting.builder",
+    "requantize": "kquant.convert.run",
     "sweep": "kquant.analysis.sweeping",
-    "vec_dot": "kquant.dot",
+    "vec_dot": "kquant.products.dots",
     "verify": "kquant.analysis.verification",
 }
 
 
-class _Package(ModuleType):
-    """Loads names on first use, and keeps `kquant.matmul` and `kquant.requantize` functions.
-
-    Importing a submodule sets it as an attribute of its package, which would hide the public
-    function of the same name.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _LAZY:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(_LAZY[name]), name)
-        setattr(self, name, value)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _LAZY and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_LAZY})
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first used (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kquant.formats import has_room, room
+from kquant.formats import format_of, has_format
 from kquant.types import TensorType
 
 __all__ = ["Field", "Part", "arithmetic", "fields", "parts", "picture"]
@@ -81,10 +81,10 @@ def parts(type: TensorType | str | int) -> tuple[Part, ...]:
     1152
     """
     tensor_type = TensorType.of(type)
-    codec = room(tensor_type)
+    codec = format_of(tensor_type)
     unpacked = codec.unpack(np.full((1, tensor_type.type_size), 0xFF, np.uint8))
     found = [
-        Part(name, values[0].size, _bits(values, codec.LAYOUT, name)) for name, values in unpacked.items()
+        Part(name, values[0].size, _bits(values, codec.layout, name)) for name, values in unpacked.items()
     ]
     return tuple(sorted(found, key=lambda part: list(_MEANING).index(part.name)))
 
@@ -122,12 +122,12 @@ def fields(type: TensorType | str | int) -> tuple[Field, ...]:
     >>> [(field.name, field.offset, field.nbytes) for field in fields("Q4_K")]
     [('d', 0, 2), ('dmin', 2, 2), ('scales', 4, 12), ('qs', 16, 128)]
     """
-    layout = room(TensorType.of(type)).LAYOUT
-    return tuple(Field(name, at, dtype.itemsize) for name, (dtype, at) in layout.fields.items())
+    found = format_of(TensorType.of(type)).fields
+    return tuple(Field(field.name, field.offset, field.dtype.itemsize) for field in found)
 
 
 def picture(type: TensorType | str | int) -> str:
-    """The block byte by byte, in letters: the documentation of its room, as plain text.
+    """The block byte by byte, in letters: the documentation of its format, as plain text.
 
     Types without a codec have one line that gives their size.
 
@@ -147,10 +147,12 @@ def picture(type: TensorType | str | int) -> str:
     tensor_type = TensorType.of(type)
     if tensor_type.removed:
         return f"{tensor_type.name}: ggml has removed this type."
-    if not has_room(tensor_type):
+    if not has_format(tensor_type):
         return (
             f"{tensor_type.name}: {tensor_type.bits_per_element:g} bits per element; {tensor_type.type_size} "
             f"bytes for {tensor_type.block_size}. kquant knows its size, but has no codec for it."
         )
     # the room of the marks is kept after the text, so that what stands below it stays aligned
-    return re.sub("``(.+?)``", r"\1    ", inspect.getdoc(room(tensor_type)) or "").replace("`", "")
+    return re.sub("``(.+?)``", r"\1    ", inspect.cleandoc(format_of(tensor_type).description)).replace(
+        "`", ""
+    )

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from kquant._text import plain
 from kquant.errors import UnknownTypeError
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorInfo, read
 from kquant.policy.roles import Role, layer_of, role_of
-from kquant.text import plain
 from kquant.types import FileType, TensorType
 
 __all__ = ["Entry", "Inspection", "Share", "inspect"]

@@ -17,15 +17,14 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from kquant.byteorder import PLAIN, swapped
-from kquant.codec import execution_of
+from kquant.arrays.byteorder import PLAIN, swapped
+from kquant.arrays.codec import execution_of
+from kquant.arrays.validation import check_finite
 from kquant.errors import GGUFTruncatedError, OptionError
-from kquant.formats import has_room, room
+from kquant.formats import format_of, has_format
 from kquant.gguf import GGUFFile, TensorInfo
-from kquant.kernels.execute import dequantize_rows
-from kquant.threads import available_threads
+from kquant.parallel.slabs import available_threads
 from kquant.types import TensorType
-from kquant.validation import check_finite
 
 __all__ = ["SLAB_ELEMENTS", "Slab", "in_order", "matching", "readable", "slabs"]
 
@@ -40,7 +39,7 @@ _R = TypeVar("_R")
 
 def readable(tensor_type: TensorType) -> bool:
     """Whether kquant knows the values that packed rows of this type stand for."""
-    return tensor_type in PLAIN or has_room(tensor_type)
+    return tensor_type in PLAIN or has_format(tensor_type)
 
 
 def matching(names: Iterable[str], pattern: str | None) -> list[str]:
@@ -114,7 +113,7 @@ class Slab:
             numbers: npt.NDArray[Any] = data.view(PLAIN[tensor_type])
             return numbers
         x = np.empty((1, self.count), np.float32)
-        dequantize_rows(room(tensor_type), data.reshape(1, -1), x, execution_of(None))
+        format_of(tensor_type).dequantize_rows(data.reshape(1, -1), x, execution_of(None))
         values: npt.NDArray[Any] = x[0]
         return values
 

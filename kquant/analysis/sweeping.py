@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from kquant import codec
 from kquant.analysis.slabs import SLAB_ELEMENTS, Slab, in_order, matching, slabs
 from kquant.analysis.sums import ErrorSums
 from kquant.analysis.sweep_types import Mixture, Sweep, TensorSweep
+from kquant.arrays import codec
 from kquant.errors import OptionError, ShapeError, UnsupportedTypeError
-from kquant.formats import has_room
+from kquant.formats import has_format
 from kquant.gguf import GGUFFile, TensorInfo, read
 from kquant.planning.options import file_type_of, target_type
-from kquant.planning.plan import plan
+from kquant.planning.planner import plan
 from kquant.policy import ModelFacts
 from kquant.policy.roles import kept_because
 from kquant.types import FileType, TensorType
@@ -32,7 +32,7 @@ ACTIVATIONS = (TensorType.Q8_1, TensorType.Q8_K)
 TYPES = tuple(
     t
     for t in sorted(TensorType, key=lambda t: (t.bits_per_element, t.id))
-    if has_room(t) and t not in (*ACTIVATIONS, TensorType.F32)
+    if has_format(t) and t not in (*ACTIVATIONS, TensorType.F32)
 )
 """The types that are tried unless others are asked for, from the fewest bits to the most."""
 MIXTURES = tuple(t for t in FileType if t.default_type and t.default_type.is_quantized)
@@ -114,7 +114,7 @@ def _types(types: Sequence[TensorType | str] | None) -> tuple[TensorType, ...]:
         return TYPES
     found = dict.fromkeys(target_type(t) for t in types)
     for t in found:
-        if t in ACTIVATIONS or not has_room(t):
+        if t in ACTIVATIONS or not has_format(t):
             raise UnsupportedTypeError(f"{t.name}: kquant has no codec that stores tensors in this type")
     if not found:
         raise OptionError("types: expected at least one, got none")
@@ -128,7 +128,7 @@ def _candidates(model: GGUFFile, names: Iterable[str], types: Sequence[TensorTyp
     for info in map(model.tensors.__getitem__, names):
         n_dims = len(info.shape) - next((i for i, n in enumerate(info.shape) if n != 1), len(info.shape))
         kept = kept_because(info.name, n_dims, architecture)
-        if not kept and has_room(info.type) and info.n_elements and any(_fits(info, t) for t in types):
+        if not kept and has_format(info.type) and info.n_elements and any(_fits(info, t) for t in types):
             found.append(info)
     return tuple(found)
 

@@ -25,7 +25,7 @@ from kquant import (
     UnsupportedTypeError,
     __version__,
 )
-from kquant.text import printable
+from kquant._text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -23,7 +23,7 @@ from kquant.cli import show
 from kquant.errors import KQuantError
 
 if TYPE_CHECKING:
-    from kquant.planning.plan import Plan
+    from kquant.planning.planner import Plan
     from kquant.types import TensorType
 
 __all__ = ["demo"]

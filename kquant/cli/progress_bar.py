@@ -8,7 +8,7 @@ from rich.progress import BarColumn, ProgressColumn, TaskProgressColumn, TextCol
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from kquant.text import size
+from kquant._text import size
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ import click
 
 import kquant
 from kquant.cli import show
-from kquant.reporting.report import check_installed, check_output
+from kquant.reporting.builder import check_installed, check_output
 
 __all__ = ["report"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 import click
 from rich.cells import cell_len, set_cell_size
 
-from kquant.text import percent, printable, share, size
+from kquant._text import percent, printable, share, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from kquant.cli.progress_bar import Bar
-    from kquant.planning.plan import Plan, PlanRow
+    from kquant.planning.planner import Plan, PlanRow
     from kquant.types import TensorType
 
 __all__ = [

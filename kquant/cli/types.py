@@ -9,7 +9,7 @@ import click
 from kquant.analysis.anatomy import arithmetic, fields, parts, picture
 from kquant.cli import show
 from kquant.errors import UnknownTypeError
-from kquant.formats import has_room
+from kquant.formats import has_format
 from kquant.types import FileType, TensorType
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def header(name: str) -> str:
 def draw(tensor_type: TensorType) -> str:
     """One block of a type: the picture in the documentation of its room, and its sum of bits."""
     text = picture(tensor_type)
-    return f"{text}\n\nBits: {arithmetic(tensor_type)}" if has_room(tensor_type) else text
+    return f"{text}\n\nBits: {arithmetic(tensor_type)}" if has_format(tensor_type) else text
 
 
 def describe(tensor_type: TensorType) -> dict[str, Any]:
     """One tensor type; `parts`, `fields` and the rest are null where kquant has no codec."""
-    known = has_room(tensor_type)
+    known = has_format(tensor_type)
     return {
         "id": tensor_type.id,
         "name": tensor_type.name,

@@ -19,7 +19,7 @@ def warmup(types: tuple[str, ...]) -> None:
     Other commands compile what they need when they first need it, which takes seconds.  In an image or
     before CI jobs, do it once.  KQUANT_CACHE_DIR moves the cache.
     """
-    from kquant.warming import jobs, warm_up
+    from kquant.products.warming import jobs, warm_up
 
     with click.progressbar(length=len(jobs(types or None)), label="kernels", file=sys.stderr) as bar:
 

@@ -1,55 +1,58 @@
-"""A room for each tensor type: kquant.formats.q4_k, kquant.formats.q8_0, ...
+"""The formats: one module for each tensor type, which makes its `BlockFormat`.
 
-Every room holds the same things in the same order:
-
-=======================  ============================================================================
-docstring                the formula, the bytes, a picture of the bits, the upstream definition
-`TYPE`, `LAYOUT`         the tensor type; the block as a NumPy structured dtype
-`unpack`, `pack`         packed blocks -> fields by name and back, on any bytes (bits only)
-`dequantize`             kernel: one block -> its values
-`quantize`               kernel: values -> block, in every lane
-`quantize_weighted`      kernel: the same with importance weights; None where ggml ignores them
-`WHOLE_ROW`              True where the weights also need the mean square of the whole row
-`VEC_DOT_TYPE`           the type of the activations that its rows are multiplied with
-`LEVELS_ALONE`           True where `unpack_levels` brings the scales that levels are multiplied with
-`unpack_scales`          kernel: of one block of each of some rows what belongs to it as a whole -> a tile
-`unpack_levels`          kernel: the levels -> the tile, one byte each
-`add`                    kernel: a tile times a block of each of some columns, added to sums in float32
-=======================  ============================================================================
-
-Without weights, blocks of 32 need no search: their types have `quantize_blocks` in the place of `quantize`, a
-kernel that makes some blocks at a time.  The types whose block is a single number have `decode` and `encode`
-in the place of `dequantize`, `quantize`, `unpack_scales`, `unpack_levels` and `add`.  A new format is a new
-file: nothing lists the rooms.
+Every module is furnished in the same order: the docstring (formula, bytes, picture of the bits, source),
+the layout, `unpack` and `pack`, the kernels that dequantize, quantize and multiply, and the object that
+names them.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from functools import cache
-from types import ModuleType
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from kquant.errors import UnsupportedTypeError
 from kquant.types import TensorType
 
-__all__ = ["has_room", "room"]
+if TYPE_CHECKING:
+    from kquant.formats.base import BlockFormat
+
+__all__ = ["MODULES", "format_of", "has_format"]
+
+MODULES = {
+    TensorType.F32: "floats.f32",
+    TensorType.F16: "floats.f16",
+    TensorType.BF16: "floats.bf16",
+    TensorType.Q4_0: "legacy.q4_0",
+    TensorType.Q4_1: "legacy.q4_1",
+    TensorType.Q5_0: "legacy.q5_0",
+    TensorType.Q5_1: "legacy.q5_1",
+    TensorType.Q8_0: "legacy.q8_0",
+    TensorType.Q8_1: "legacy.q8_1",
+    TensorType.Q2_K: "k.q2_k",
+    TensorType.Q3_K: "k.q3_k",
+    TensorType.Q4_K: "k.q4_k",
+    TensorType.Q5_K: "k.q5_k",
+    TensorType.Q6_K: "k.q6_k",
+    TensorType.Q8_K: "k.q8_k",
+}
+"""The registry: the module of each format, imported when the format is first asked for."""
 
 
-@cache
-def has_room(tensor_type: TensorType) -> bool:
+def has_format(tensor_type: TensorType) -> bool:
     """Whether kquant can encode and decode this type."""
-    return importlib.util.find_spec(f"{__name__}.{tensor_type.name.lower()}") is not None
+    return tensor_type in MODULES
 
 
 @cache
-def room(tensor_type: TensorType) -> ModuleType:
-    """The module of a type.
+def format_of(tensor_type: TensorType) -> BlockFormat:
+    """The format of a type.
 
-    Raises `UnsupportedTypeError` for the types of ggml that kquant has no codec for.
+    Raises `UnsupportedTypeError` for the types of ggml that kquant has no format for.
     """
-    if not has_room(tensor_type):
+    if tensor_type not in MODULES:
         raise UnsupportedTypeError(
             f"{tensor_type.name}: ggml defines this type, but kquant has no codec for it"
         )
-    return importlib.import_module(f"{__name__}.{tensor_type.name.lower()}")
+    found: BlockFormat = import_module(f"{__name__}.{MODULES[tensor_type]}").FORMAT
+    return found

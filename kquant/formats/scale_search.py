@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.kernels.lanes import (
+from kquant.kernels.language.lanes import (
     CALM,
     Lanes,
     Rows,
@@ -26,7 +26,7 @@ from kquant.kernels.lanes import (
     where,
     zeros,
 )
-from kquant.kernels.mark import kernel
+from kquant.kernels.language.mark import kernel
 
 f32 = np.float32
 ZERO = f32(0.0)

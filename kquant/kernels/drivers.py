@@ -1,16 +1,19 @@
-"""The loops that drive a room's kernels over rows of blocks: kernels, too, compiled once for each room.
+"""The loops that drive a format's kernels over rows of blocks.
 
-What they call by the name of a room's kernel stands for that kernel (`kquant.kernels.jit.compiled`).
+Each function here makes the driver of one kernel.  It is itself a kernel: NumPy can run it as it stands, and
+`kquant.kernels.compile.compiled` compiles it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
-from kquant.kernels.blocks import BLOCKS, are_finite
-from kquant.kernels.lanes import (
+from kquant.kernels.language.blocks import BLOCKS, are_finite
+from kquant.kernels.language.lanes import (
+    Lanes,
     Rows,
     as_int,
     bits_of_float,
@@ -25,8 +28,8 @@ from kquant.kernels.lanes import (
     tile_out,
     zeros,
 )
-from kquant.kernels.mark import kernel
-from kquant.kernels.products import block_from
+from kquant.kernels.language.mark import kernel
+from kquant.kernels.language.products import block_from
 
 __all__ = [
     "RUN",
@@ -40,7 +43,7 @@ __all__ = [
 ]
 
 RUN = 64
-"""Numbers that `encode` and `decode` take at a time."""
+"""Numbers that are encoded and decoded at a time."""
 INFINITE_BITS = 0x7F800000
 WHOLE = -1
 """What a driver returns if all values were finite; else the first block of the group that was not."""
@@ -49,96 +52,90 @@ WHOLE = -1
 # ---------------------------------------------------------------- one number a block
 
 
-@kernel
-def encode_numbers(x: Rows, out: Rows, is_far: bool) -> int:
-    """Number by number; `is_far`: more of them than stay in a cache."""
-    if is_far:
-        bad: int = encode_runs(past_cache(x), past_cache(out), x.shape[0])
-        settle()
-        return bad
-    return encode_runs(x, out, x.shape[0])
+@cache
+def encode_numbers(encode: Callable[[Lanes], Lanes]) -> Callable[[Rows, Rows, bool], int]:
+    """(x, out, exceeds_cache): float32 to numbers, a whole number of runs."""
+
+    @kernel
+    def encode_runs(x: Rows, out: Rows, n: int) -> int:
+        for i in range(0, n - RUN + 1, RUN):
+            value = load_run(x, i, RUN)
+            if not np.all(bits_of_float(np.abs(value)) < INFINITE_BITS):
+                return i
+            store_run(out, i, encode(value))
+        return WHOLE
+
+    @kernel
+    def drive(x: Rows, out: Rows, exceeds_cache: bool) -> int:
+        if exceeds_cache:
+            bad: int = encode_runs(past_cache(x), past_cache(out), x.shape[0])
+            settle()
+            return bad
+        return encode_runs(x, out, x.shape[0])
+
+    return drive
 
 
-@kernel
-def encode_runs(x: Rows, out: Rows, n: int) -> int:
-    for i in range(0, n - RUN + 1, RUN):
-        value = load_run(x, i, RUN)
-        if not np.all(bits_of_float(np.abs(value)) < INFINITE_BITS):
-            return i
-        store_run(out, i, encode(value))
-    return WHOLE
+@cache
+def decode_numbers(decode: Callable[[Lanes], Lanes]) -> Callable[[Rows, Rows, bool], None]:
+    """(data, y, exceeds_cache): the inverse."""
 
+    @kernel
+    def decode_runs(data: Rows, y: Rows, n: int) -> None:
+        for i in range(0, n - RUN + 1, RUN):
+            store_run(y, i, decode(load_run(data, i, RUN)))
 
-@kernel
-def decode_numbers(data: Rows, y: Rows, is_far: bool) -> None:
-    """The inverse."""
-    if is_far:
-        decode_runs(past_cache(data), past_cache(y), data.shape[0])
-        settle()
-    else:
-        decode_runs(data, y, data.shape[0])
+    @kernel
+    def drive(data: Rows, y: Rows, exceeds_cache: bool) -> None:
+        if exceeds_cache:
+            decode_runs(past_cache(data), past_cache(y), data.shape[0])
+            settle()
+        else:
+            decode_runs(data, y, data.shape[0])
 
-
-@kernel
-def decode_runs(data: Rows, y: Rows, n: int) -> None:
-    for i in range(0, n - RUN + 1, RUN):
-        store_run(y, i, decode(load_run(data, i, RUN)))
-
-
-def encode(value: Any) -> Any:
-    """Stands for a room's `encode`."""
-
-
-def decode(bits: Any) -> Any:
-    """Stands for a room's `decode`."""
+    return drive
 
 
 # ---------------------------------------------------------------- blocks
 
 
-def dequantize(block: Rows, y: Rows) -> None:
-    """Stands for a room's `dequantize`."""
+@cache
+def dequantize_blocks(dequantize: Callable[[Rows, Rows], None]) -> Callable[[Rows, Rows, bool], None]:
+    """(data, y, exceeds_cache): block by block."""
+
+    @kernel
+    def drive(data: Rows, y: Rows, exceeds_cache: bool) -> None:
+        if exceeds_cache:
+            for b in range(data.shape[0]):
+                dequantize(past_cache(data[b]), past_cache(y[b]))
+            settle()
+        else:
+            for b in range(data.shape[0]):
+                dequantize(data[b], y[b])
+
+    return drive
 
 
-def quantize(x: Rows, block: Rows) -> None:
-    """Stands for a room's `quantize`."""
+@cache
+def quantize_whole_blocks(quantize: Callable[[Rows, Rows], None]) -> Callable[[Rows, Rows], int]:
+    """(x, out): `BLOCKS` at a time; the last ones overlap those before them."""
 
+    @kernel
+    def drive(x: Rows, out: Rows) -> int:
+        n = x.shape[0]
+        for start in range(0, n, BLOCKS):
+            first: int = min(start, n - BLOCKS)
+            some = block_from(x, first, 0)
+            if not are_finite(some):
+                return first
+            quantize(some, block_from(out, first, 0))
+        return WHOLE
 
-def quantize_blocks(x: Rows, block: Rows) -> None:
-    """Stands for a room's `quantize_blocks`."""
-
-
-def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
-    """Stands for a room's `quantize_weighted`."""
-
-
-@kernel
-def dequantize_blocks(data: Rows, y: Rows, is_far: bool) -> None:
-    """Block by block."""
-    if is_far:
-        for b in range(data.shape[0]):
-            dequantize(past_cache(data[b]), past_cache(y[b]))
-        settle()
-    else:
-        for b in range(data.shape[0]):
-            dequantize(data[b], y[b])
-
-
-@kernel
-def quantize_whole_blocks(x: Rows, out: Rows) -> int:
-    """`BLOCKS` at a time; the last ones overlap those before them."""
-    n = x.shape[0]
-    for start in range(0, n, BLOCKS):
-        first: int = min(start, n - BLOCKS)
-        some = block_from(x, first, 0)
-        if not are_finite(some):
-            return first
-        quantize_blocks(some, block_from(out, first, 0))
-    return WHOLE
+    return drive
 
 
 @kernel
-def take(flat: Rows, starts: Rows, rows: Rows) -> None:
+def gather_tiles(flat: Rows, starts: Rows, rows: Rows) -> None:
     """Row i of `rows` receives element i of the block that starts at starts[lane], in every lane."""
     for lane in range(0, rows.shape[1], 16):
         for i in range(0, rows.shape[0], 16):
@@ -146,8 +143,8 @@ def take(flat: Rows, starts: Rows, rows: Rows) -> None:
 
 
 @kernel
-def give(rows: Rows, starts: Rows, flat: Rows) -> None:
-    """The inverse of `take`.  The last tile overlaps the one before it."""
+def scatter_tiles(rows: Rows, starts: Rows, flat: Rows) -> None:
+    """The inverse of `gather_tiles`.  The last tile overlaps the one before it."""
     for lane in range(0, rows.shape[1], 16):
         for i in range(0, rows.shape[0], 16):
             tile_out(flat, starts, lane, min(i, rows.shape[0] - 16), rows)
@@ -161,60 +158,70 @@ def all_finite(rows: Rows) -> bool:
     return np.all(top < INFINITE_BITS)  # type: ignore[return-value]
 
 
-@kernel
-def quantize_groups(x: Rows, block_size: int, type_size: int, lanes: int, out: Rows) -> int:
+@cache
+def quantize_groups(quantize: Callable[[Rows, Rows], None]) -> Callable[..., int]:
     """Blocks in groups of one for each lane; the last block fills up the last group."""
-    n = x.shape[0] // block_size
-    rows = np.empty((block_size, lanes), np.float32)
-    block = np.empty((type_size, lanes), np.uint8)
-    sources, targets = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
-    for group in range(0, n, lanes):
-        for lane in range(lanes):
-            b = min(group + lane, n - 1)
-            sources[lane], targets[lane] = b * block_size, b * type_size
-        take(x, sources, rows)
-        if not all_finite(rows):
-            return group
-        quantize(rows, block)
-        give(block, targets, out)
-    return WHOLE
+
+    @kernel
+    def drive(x: Rows, block_size: int, type_size: int, lanes: int, out: Rows) -> int:
+        n = x.shape[0] // block_size
+        rows = np.empty((block_size, lanes), np.float32)
+        block = np.empty((type_size, lanes), np.uint8)
+        sources, targets = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
+        for group in range(0, n, lanes):
+            for lane in range(lanes):
+                b = min(group + lane, n - 1)
+                sources[lane], targets[lane] = b * block_size, b * type_size
+            gather_tiles(x, sources, rows)
+            if not all_finite(rows):
+                return group
+            quantize(rows, block)
+            scatter_tiles(block, targets, out)
+        return WHOLE
+
+    return drive
 
 
-@kernel
-def quantize_weighted_groups(
-    x: Rows,
-    importance: Rows,
-    whole_row: bool,
-    block_size: int,
-    type_size: int,
-    lanes: int,
-    out: Rows,
-) -> int:
+@cache
+def quantize_weighted_groups(quantize: Callable[[Rows, Rows, Rows, Rows], None]) -> Callable[..., int]:
     """The same with the importance of each column of a row."""
-    n, per_row = x.shape[0] // block_size, importance.shape[0] // block_size
-    rows = np.empty((block_size, lanes), np.float32)
-    weights = np.empty((block_size, lanes), np.float32)
-    row_mean = np.empty((1, lanes), np.float32)
-    block = np.empty((type_size, lanes), np.uint8)
-    sources, targets = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
-    columns = np.empty(lanes, np.int64)
-    means = np.empty(n // per_row if whole_row else 0, np.float32)
-    if whole_row:
-        mean_squares(x, importance.shape[0], lanes, means)
-    for group in range(0, n, lanes):
-        for lane in range(lanes):
-            b = min(group + lane, n - 1)
-            sources[lane], targets[lane] = b * block_size, b * type_size
-            columns[lane] = b % per_row * block_size
-            if whole_row:
-                row_mean[0, lane] = means[b // per_row]
-        take(x, sources, rows)
-        if not all_finite(rows):
-            return group
-        take(importance, columns, weights)
-        quantize_weighted(rows, weights, row_mean, block)
-        give(block, targets, out)
-    return WHOLE
+
+    @kernel
+    def drive(
+        x: Rows,
+        importance: Rows,
+        whole_row: bool,
+        block_size: int,
+        type_size: int,
+        lanes: int,
+        out: Rows,
+    ) -> int:
+        n, per_row = x.shape[0] // block_size, importance.shape[0] // block_size
+        rows = np.empty((block_size, lanes), np.float32)
+        weights = np.empty((block_size, lanes), np.float32)
+        row_mean = np.empty((1, lanes), np.float32)
+        block = np.empty((type_size, lanes), np.uint8)
+        sources, targets = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
+        columns = np.empty(lanes, np.int64)
+        means = np.empty(n // per_row if whole_row else 0, np.float32)
+        if whole_row:
+            mean_squares(x, importance.shape[0], lanes, means)
+        for group in range(0, n, lanes):
+            for lane in range(lanes):
+                b = min(group + lane, n - 1)
+                sources[lane], targets[lane] = b * block_size, b * type_size
+                columns[lane] = b % per_row * block_size
+                if whole_row:
+                    row_mean[0, lane] = means[b // per_row]
+            gather_tiles(x, sources, rows)
+            if not all_finite(rows):
+                return group
+            gather_tiles(importance, columns, weights)
+            quantize(rows, weights, row_mean, block)
+            scatter_tiles(block, targets, out)
+        return WHOLE
+
+    return drive
 
 
 @kernel
@@ -228,7 +235,7 @@ def mean_squares(x: Rows, n_per_row: int, lanes: int, means: Rows) -> None:
         for column in range(0, n_per_row, 16):
             for lane in range(lanes):
                 starts[lane] = min(first + lane, means.shape[0] - 1) * n_per_row + column
-            take(x, starts, tile)
+            gather_tiles(x, starts, tile)
             for i in range(16):
                 total = total + load(tile, i) * load(tile, i)
         store(result, 0, total / np.float32(n_per_row))

@@ -1,20 +1,23 @@
-"""Carries a room's kernels over arrays, in either execution.
+"""Carries a format's kernels over arrays, in either execution.
 
-`quantize_rows` and `dequantize_rows` take whole C-contiguous arrays of rows and know nothing of threads.
-"numba" calls the compiled drivers: for a search they gather as many blocks as a vector has lanes, and turn
-them so that each lies in a lane.  "numpy" does so with a few thousand lanes and the kernels as they stand.
+Each class holds the kernels of one way to quantize or to dequantize, and runs them over whole C-contiguous
+arrays of rows; none knows of threads.  "numba" calls the compiled drivers: for a search they gather as many
+blocks as a vector has lanes, transposed so that each lies in a lane.  "numpy" does so with a few thousand
+lanes and the kernels as they stand.
 """
 
 from __future__ import annotations
 
 import math
-from types import ModuleType
-from typing import Any, Literal, TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from kquant.kernels.blocks import BLOCKS
+from kquant.kernels.compile import compiled, lane_count, passes_cache
 from kquant.kernels.drivers import (
     RUN,
     WHOLE,
@@ -25,9 +28,26 @@ from kquant.kernels.drivers import (
     quantize_weighted_groups,
     quantize_whole_blocks,
 )
-from kquant.kernels.jit import compiled, lane_count, passes_cache
+from kquant.kernels.language.blocks import BLOCKS
+from kquant.kernels.language.lanes import Lanes, Rows
+from kquant.types import TensorType
 
-__all__ = ["WHOLE", "Execution", "aligned_empty", "dequantize_rows", "prepare", "quantize_rows"]
+__all__ = [
+    "CHUNK",
+    "WHOLE",
+    "BlockDecoder",
+    "BlockRounding",
+    "Bytes",
+    "Decoder",
+    "Execution",
+    "Floats",
+    "NumberDecoder",
+    "NumberEncoder",
+    "Quantizer",
+    "Search",
+    "WeightedSearch",
+    "aligned_empty",
+]
 
 Execution: TypeAlias = Literal["numba", "numpy"]
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -46,171 +66,275 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
     return memory[start : start + n_bytes].view(wanted).reshape(shape)
 
 
-def _machine(room: ModuleType, job: str) -> Any:
-    """The compiled driver for a room: job is "quantize", "quantize_weighted" or "dequantize"."""
-    name = f"{room.TYPE.name.lower()}-{job}"
-    if hasattr(room, "encode"):
-        number = f"uint{8 * room.TYPE.type_size}"
-        if job == "dequantize":
-            signature = f"R({number}, 1), float32[::1], boolean"
-            return compiled(decode_numbers, signature, name, decode=room.decode)
-        signature = f"R(float32, 1), {number}[::1], boolean"
-        return compiled(encode_numbers, signature, name, encode=room.encode)
-    if job == "dequantize":
-        signature = "R(uint8, 2), float32[:, ::1], boolean"
-        return compiled(dequantize_blocks, signature, name, dequantize=room.dequantize)
-    if job == "quantize" and hasattr(room, "quantize_blocks"):
-        signature = "R(float32, 2), uint8[:, ::1]"
-        return compiled(quantize_whole_blocks, signature, name, quantize_blocks=room.quantize_blocks)
-    if job == "quantize":
-        signature = "R(float32, 1), intp, intp, intp, uint8[::1]"
-        return compiled(quantize_groups, signature, name, quantize=room.quantize)
-    signature = "R(float32, 1), R(float32, 1), boolean, intp, intp, intp, uint8[::1]"
-    return compiled(quantize_weighted_groups, signature, name, quantize_weighted=room.quantize_weighted)
-
-
-def prepare(room: ModuleType, job: str) -> None:
-    """Have a compiled kernel ready: out of the cache, or compiled now."""
-    _machine(room, job)
-
-
-def _is_far(out: npt.NDArray[Any], large: bool) -> bool:
+def _streams(out: npt.NDArray[Any], large: bool) -> bool:
     """Whether results are stored past the caches: only whole lines can be."""
     return large and passes_cache() and not out.ctypes.data % 64
 
 
-def quantize_rows(
-    room: ModuleType,
-    x: Floats,
-    importance: Floats | None,
-    out: Bytes,
-    execution: Execution,
-    *,
-    large: bool = False,
-) -> int:
-    """float32 (n_rows, n_per_row) to uint8 (n_rows, row_bytes), both C-contiguous.
-
-    `large`: `out` is part of more than stays in a cache.
-
-    Returns `WHOLE`, or the index of a block before which all values were finite, where some are not.
-    """
-    if not x.size:
-        return WHOLE
-    flat, packed = x.reshape(-1), out.reshape(-1)
-    block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
-    if hasattr(room, "encode"):
-        return _encode(room, flat, packed.view(f"<u{type_size}"), execution, large)
-    if importance is None or room.quantize_weighted is None:
-        if execution == "numpy":
-            return _quantize_numpy(room, x, None, out)
-        if hasattr(room, "quantize_blocks"):
-            return _quantize_whole_blocks(room, flat.reshape(-1, block_size), packed.reshape(-1, type_size))
-        drive = _machine(room, "quantize")
-        return int(drive(flat, block_size, type_size, lane_count(), packed))
-    if execution == "numpy":
-        return _quantize_numpy(room, x, importance, out)
-    drive = _machine(room, "quantize_weighted")
-    return int(drive(flat, importance, room.WHOLE_ROW, block_size, type_size, lane_count(), packed))
+# ---------------------------------------------------------------- packed rows to values
 
 
-def dequantize_rows(
-    room: ModuleType, data: Bytes, out: Floats, execution: Execution, *, large: bool = False
-) -> None:
-    """uint8 (n_rows, row_bytes) to float32 (n_rows, n_per_row), both C-contiguous; `large` as above."""
-    if not out.size:
-        return
-    block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
-    if hasattr(room, "decode"):
-        _decode(room, data.reshape(-1).view(f"<u{type_size}"), out.reshape(-1), execution, large)
-        return
-    blocks, values = data.reshape(-1, type_size), out.reshape(-1, block_size)
-    if execution == "numba":
-        _machine(room, "dequantize")(blocks, values, _is_far(values, large))
-        return
-    for b in range(0, len(blocks), CHUNK):
-        with np.errstate(all="ignore"):
-            room.dequantize(blocks[b : b + CHUNK], values[b : b + CHUNK])
+class Decoder(ABC):
+    """How packed rows become values."""
+
+    @abstractmethod
+    def compiled(self, tensor_type: TensorType) -> Any:
+        """The compiled driver, out of the cache or compiled now."""
+
+    @abstractmethod
+    def __call__(
+        self, tensor_type: TensorType, data: Bytes, out: Floats, execution: Execution, *, large: bool = False
+    ) -> None:
+        """uint8 (n_rows, row_bytes) to float32 (n_rows, n_per_row), both C-contiguous.
+
+        large: `out` is part of more than stays in a cache.
+        """
 
 
-def _quantize_whole_blocks(room: ModuleType, blocks: Floats, packed: Bytes) -> int:
-    drive, n = _machine(room, "quantize"), len(blocks)
-    if n >= BLOCKS:
-        return int(drive(blocks, packed))
-    some = np.empty((BLOCKS, room.TYPE.type_size), np.uint8)
-    bad = int(drive(np.resize(blocks, (BLOCKS, room.TYPE.block_size)), some))
-    packed[...] = some[:n]
-    return bad
+@dataclass(frozen=True)
+class BlockDecoder(Decoder):
+    """Blocks, one after the other."""
 
+    dequantize: Callable[[Rows, Rows], None]
+    """kernel(block, y): the bytes of one block -> its values."""
 
-def _quantize_numpy(room: ModuleType, x: Floats, importance: Floats | None, out: Bytes) -> int:
-    block_size, type_size = room.TYPE.block_size, room.TYPE.type_size
-    blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
-    if not (np.isfinite(x.min()) and np.isfinite(x.max())):
-        return int(np.flatnonzero(~np.isfinite(blocks).all(axis=1))[0])
-    per_row = x.shape[1] // block_size
-    for b in range(0, len(blocks), CHUNK):
-        if importance is None and hasattr(room, "quantize_blocks"):
+    def compiled(self, tensor_type: TensorType) -> Any:
+        """(uint8 (blocks, type_size), float32 (blocks, block_size), exceeds_cache)."""
+        driver = dequantize_blocks(self.dequantize)
+        signature = "R(uint8, 2), float32[:, ::1], boolean"
+        return compiled(driver, signature, f"{tensor_type.name.lower()}-dequantize")
+
+    def __call__(
+        self, tensor_type: TensorType, data: Bytes, out: Floats, execution: Execution, *, large: bool = False
+    ) -> None:
+        """See `Decoder`."""
+        if not out.size:
+            return
+        blocks = data.reshape(-1, tensor_type.type_size)
+        values = out.reshape(-1, tensor_type.block_size)
+        if execution == "numba":
+            self.compiled(tensor_type)(blocks, values, _streams(values, large))
+            return
+        for b in range(0, len(blocks), CHUNK):
             with np.errstate(all="ignore"):
-                room.quantize_blocks(blocks[b : b + CHUNK], packed[b : b + CHUNK])
-            continue
-        rows = _turned(blocks[b : b + CHUNK])
-        block = np.empty((type_size, rows.shape[1]), np.uint8)
-        with np.errstate(all="ignore"):
-            if importance is None:
-                room.quantize(rows, block)
-            else:
-                which = np.arange(b, b + rows.shape[1])
-                weights = np.ascontiguousarray(importance.reshape(per_row, -1)[which % per_row].T)
-                first, last = which[0] // per_row, which[-1] // per_row
-                means = (
-                    _mean_squares_numpy(x[first : last + 1]) if room.WHOLE_ROW else np.zeros(1, np.float32)
-                )
-                row_mean = means[(which // per_row - first) % len(means)]
-                room.quantize_weighted(rows, weights, row_mean[None], block)
-        packed[b : b + CHUNK] = _turned(block)
-    return WHOLE
+                self.dequantize(blocks[b : b + CHUNK], values[b : b + CHUNK])
 
 
-def _turned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The transpose, made in pieces that fit the cache."""
-    turned = np.empty(array.shape[::-1], array.dtype)
-    for first in range(0, len(array), 128):
-        turned[:, first : first + 128] = array[first : first + 128].T
-    return turned
+@dataclass(frozen=True)
+class NumberDecoder(Decoder):
+    """Numbers, each of which is a block."""
+
+    decode: Callable[[Lanes], Lanes]
+    """kernel(bits) -> value: int32 to float32."""
+
+    def compiled(self, tensor_type: TensorType) -> Any:
+        """(numbers, float32, exceeds_cache), a whole number of runs."""
+        signature = f"R(uint{8 * tensor_type.type_size}, 1), float32[::1], boolean"
+        return compiled(decode_numbers(self.decode), signature, f"{tensor_type.name.lower()}-dequantize")
+
+    def __call__(
+        self, tensor_type: TensorType, data: Bytes, out: Floats, execution: Execution, *, large: bool = False
+    ) -> None:
+        """See `Decoder`."""
+        if not out.size:
+            return
+        bits, values = data.reshape(-1).view(f"<u{tensor_type.type_size}"), out.reshape(-1)
+        if execution == "numpy":
+            values[...] = self.decode(bits.astype(np.int32))
+            return
+        drive, whole = self.compiled(tensor_type), len(bits) - len(bits) % RUN
+        drive(bits[:whole], values[:whole], _streams(values, large))
+        if whole < len(bits):
+            last, rest = np.zeros(RUN, bits.dtype), np.empty(RUN, np.float32)
+            last[: len(bits) - whole] = bits[whole:]
+            drive(last, rest, False)
+            values[whole:] = rest[: len(bits) - whole]
 
 
-def _mean_squares_numpy(x: Floats) -> Floats:
-    total = np.zeros(len(x), np.float32)
-    for column in x.T:
-        total = total + column * column
-    return total / np.float32(x.shape[1])
+# ---------------------------------------------------------------- values to packed rows
 
 
-def _encode(room: ModuleType, x: Floats, out: npt.NDArray[Any], execution: Execution, large: bool) -> int:
-    if execution == "numpy":
-        if not np.isfinite(x).all():
-            return int(np.flatnonzero(~np.isfinite(x))[0])
-        out[...] = room.encode(x)
+class Quantizer(ABC):
+    """How values become packed rows, without importance weights."""
+
+    @abstractmethod
+    def compiled(self, tensor_type: TensorType) -> Any:
+        """The compiled driver, out of the cache or compiled now."""
+
+    @abstractmethod
+    def __call__(
+        self, tensor_type: TensorType, x: Floats, out: Bytes, execution: Execution, *, large: bool = False
+    ) -> int:
+        """float32 (n_rows, n_per_row) to uint8 (n_rows, row_bytes), both C-contiguous.
+
+        large: `out` is part of more than stays in a cache.
+
+        Returns `WHOLE`, or the index of a block before which all values were finite, where some are not.
+        """
+
+
+def _first_infinite(blocks: Floats) -> int:
+    """The first block that holds NaN or infinity, or `WHOLE`."""
+    if np.isfinite(blocks.min()) and np.isfinite(blocks.max()):
         return WHOLE
-    drive, whole = _machine(room, "quantize"), len(x) - len(x) % RUN
-    bad = drive(x[:whole], out[:whole], _is_far(out, large))
-    if bad != WHOLE or whole == len(x):
-        return int(bad)
-    rest, numbers = np.zeros(RUN, np.float32), np.empty(RUN, out.dtype)
-    rest[: len(x) - whole] = x[whole:]
-    bad = drive(rest, numbers, False)
-    out[whole:] = numbers[: len(x) - whole]
-    return WHOLE if bad == WHOLE else whole
+    return int(np.flatnonzero(~np.isfinite(blocks).all(axis=1))[0])
 
 
-def _decode(room: ModuleType, data: npt.NDArray[Any], out: Floats, execution: Execution, large: bool) -> None:
-    if execution == "numpy":
-        out[...] = room.decode(data.astype(np.int32))
-        return
-    drive, whole = _machine(room, "dequantize"), len(data) - len(data) % RUN
-    drive(data[:whole], out[:whole], _is_far(out, large))
-    if whole < len(data):
-        numbers, rest = np.zeros(RUN, data.dtype), np.empty(RUN, np.float32)
-        numbers[: len(data) - whole] = data[whole:]
-        drive(numbers, rest, False)
-        out[whole:] = rest[: len(data) - whole]
+@dataclass(frozen=True)
+class Search(Quantizer):
+    """A block in every lane: for algorithms whose order of sums decides the bits."""
+
+    quantize: Callable[[Rows, Rows], None]
+    """kernel(x, block): values (block_size, lanes) -> bytes (type_size, lanes)."""
+
+    def compiled(self, tensor_type: TensorType) -> Any:
+        """(x, block_size, type_size, lanes, out) -> `WHOLE` or a block."""
+        signature = "R(float32, 1), intp, intp, intp, uint8[::1]"
+        return compiled(quantize_groups(self.quantize), signature, f"{tensor_type.name.lower()}-quantize")
+
+    def __call__(
+        self, tensor_type: TensorType, x: Floats, out: Bytes, execution: Execution, *, large: bool = False
+    ) -> int:
+        """See `Quantizer`."""
+        if not x.size:
+            return WHOLE
+        block_size, type_size = tensor_type.block_size, tensor_type.type_size
+        if execution == "numba":
+            drive = self.compiled(tensor_type)
+            return int(drive(x.reshape(-1), block_size, type_size, lane_count(), out.reshape(-1)))
+        blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
+        bad = _first_infinite(blocks)
+        for b in range(0, len(blocks) if bad == WHOLE else 0, CHUNK):
+            rows = _transposed(blocks[b : b + CHUNK])
+            block = np.empty((type_size, rows.shape[1]), np.uint8)
+            with np.errstate(all="ignore"):
+                self.quantize(rows, block)
+            packed[b : b + CHUNK] = _transposed(block)
+        return bad
+
+
+@dataclass(frozen=True)
+class BlockRounding(Quantizer):
+    """Some blocks of 32 at a time: for types that ask a block for its extremes only."""
+
+    quantize: Callable[[Rows, Rows], None]
+    """kernel(x, block): values (blocks, 32) -> bytes (blocks, type_size)."""
+
+    def compiled(self, tensor_type: TensorType) -> Any:
+        """(x, out) -> `WHOLE` or a block, for at least `BLOCKS` blocks."""
+        driver = quantize_whole_blocks(self.quantize)
+        return compiled(driver, "R(float32, 2), uint8[:, ::1]", f"{tensor_type.name.lower()}-quantize")
+
+    def __call__(
+        self, tensor_type: TensorType, x: Floats, out: Bytes, execution: Execution, *, large: bool = False
+    ) -> int:
+        """See `Quantizer`."""
+        if not x.size:
+            return WHOLE
+        block_size, type_size = tensor_type.block_size, tensor_type.type_size
+        blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
+        n = len(blocks)
+        if execution == "numpy":
+            bad = _first_infinite(blocks)
+            for b in range(0, n if bad == WHOLE else 0, CHUNK):
+                with np.errstate(all="ignore"):
+                    self.quantize(blocks[b : b + CHUNK], packed[b : b + CHUNK])
+            return bad
+        drive = self.compiled(tensor_type)
+        if n >= BLOCKS:
+            return int(drive(blocks, packed))
+        some = np.empty((BLOCKS, type_size), np.uint8)
+        bad = int(drive(np.resize(blocks, (BLOCKS, block_size)), some))
+        packed[...] = some[:n]
+        return bad
+
+
+@dataclass(frozen=True)
+class NumberEncoder(Quantizer):
+    """Numbers, each of which is a block."""
+
+    encode: Callable[[Lanes], Lanes]
+    """kernel(value) -> bits: float32 to int32."""
+
+    def compiled(self, tensor_type: TensorType) -> Any:
+        """(x, numbers, exceeds_cache) -> `WHOLE` or a number, a whole number of runs."""
+        signature = f"R(float32, 1), uint{8 * tensor_type.type_size}[::1], boolean"
+        return compiled(encode_numbers(self.encode), signature, f"{tensor_type.name.lower()}-quantize")
+
+    def __call__(
+        self, tensor_type: TensorType, x: Floats, out: Bytes, execution: Execution, *, large: bool = False
+    ) -> int:
+        """See `Quantizer`."""
+        if not x.size:
+            return WHOLE
+        values, bits = x.reshape(-1), out.reshape(-1).view(f"<u{tensor_type.type_size}")
+        if execution == "numpy":
+            if not np.isfinite(values).all():
+                return int(np.flatnonzero(~np.isfinite(values))[0])
+            bits[...] = self.encode(values)
+            return WHOLE
+        drive, whole = self.compiled(tensor_type), len(values) - len(values) % RUN
+        bad = int(drive(values[:whole], bits[:whole], _streams(bits, large)))
+        if bad != WHOLE or whole == len(values):
+            return bad
+        rest, numbers = np.zeros(RUN, np.float32), np.empty(RUN, bits.dtype)
+        rest[: len(values) - whole] = values[whole:]
+        bad = drive(rest, numbers, False)
+        bits[whole:] = numbers[: len(values) - whole]
+        return WHOLE if bad == WHOLE else whole
+
+
+@dataclass(frozen=True)
+class WeightedSearch:
+    """A block in every lane, with an importance weight for each column of a row."""
+
+    quantize: Callable[[Rows, Rows, Rows, Rows], None]
+    """kernel(x, weights, row_mean, block): x and weights (block_size, lanes), row_mean (1, lanes)."""
+    needs_row_mean: bool = False
+    """Whether the kernel reads the mean square of the whole row; zero otherwise."""
+
+    _SIGNATURE: ClassVar = "R(float32, 1), R(float32, 1), boolean, intp, intp, intp, uint8[::1]"
+
+    def compiled(self, tensor_type: TensorType) -> Any:
+        """(x, importance, needs_row_mean, block_size, type_size, lanes, out) -> `WHOLE` or a block."""
+        driver = quantize_weighted_groups(self.quantize)
+        return compiled(driver, self._SIGNATURE, f"{tensor_type.name.lower()}-quantize_weighted")
+
+    def __call__(
+        self, tensor_type: TensorType, x: Floats, importance: Floats, out: Bytes, execution: Execution
+    ) -> int:
+        """As `Quantizer`; importance: float32 (n_per_row,)."""
+        if not x.size:
+            return WHOLE
+        block_size, type_size = tensor_type.block_size, tensor_type.type_size
+        if execution == "numba":
+            drive, sizes = self.compiled(tensor_type), (block_size, type_size, lane_count())
+            return int(drive(x.reshape(-1), importance, self.needs_row_mean, *sizes, out.reshape(-1)))
+        blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
+        bad, per_row = _first_infinite(blocks), x.shape[1] // block_size
+        means = _mean_squares(x) if self.needs_row_mean and bad == WHOLE else np.zeros(len(x), np.float32)
+        for b in range(0, len(blocks) if bad == WHOLE else 0, CHUNK):
+            rows = _transposed(blocks[b : b + CHUNK])
+            block = np.empty((type_size, rows.shape[1]), np.uint8)
+            which = np.arange(b, b + rows.shape[1])
+            weights = np.ascontiguousarray(importance.reshape(per_row, -1)[which % per_row].T)
+            with np.errstate(all="ignore"):
+                self.quantize(rows, weights, means[which // per_row][None], block)
+            packed[b : b + CHUNK] = _transposed(block)
+        return bad
+
+
+def _transposed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The transpose, made in pieces that fit the cache."""
+    out = np.empty(array.shape[::-1], array.dtype)
+    for first in range(0, len(array), 128):
+        out[:, first : first + 128] = array[first : first + 128].T
+    return out
+
+
+def _mean_squares(x: Floats) -> Floats:
+    total = np.zeros(len(x), np.float32)
+    with np.errstate(all="ignore"):
+        for column in x.T:
+            total = total + column * column
+        return total / np.float32(x.shape[1])

@@ -7,9 +7,9 @@ from math import prod
 from typing import Final
 
 from kquant.errors import ImatrixError, KQuantError, OptionError, UnsupportedTypeError
-from kquant.formats import has_room
+from kquant.formats import has_format
 from kquant.gguf import TensorInfo
-from kquant.planning.imatrix import Imatrix
+from kquant.imatrix.reading import Imatrix
 from kquant.planning.plan_types import PlanRow
 from kquant.policy import PolicyOptions, needs_imatrix
 from kquant.policy.roles import Role, is_token_embedding, role_of
@@ -31,7 +31,7 @@ def check_codecs(rows: Sequence[PlanRow]) -> None:
 def _check_codec(name: str, type: TensorType, verb: str) -> None:
     if type in _ACTIVATIONS:
         raise UnsupportedTypeError(f"{name}: cannot {verb} {type.name}: ggml uses it for activations only")
-    if not has_room(type):
+    if not has_format(type):
         raise UnsupportedTypeError(f"{name}: cannot {verb} {type.name}: kquant has no codec for this type")
 
 

@@ -19,7 +19,7 @@ from kquant.errors import OptionError
 from kquant.types import FileType, TensorType
 
 if TYPE_CHECKING:
-    from kquant.planning.imatrix import Imatrix
+    from kquant.imatrix.reading import Imatrix
 
 __all__ = [
     "MAX_TEXT_BYTES",

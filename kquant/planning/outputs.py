@@ -17,7 +17,7 @@ from typing import Final
 
 from kquant.errors import GGUFError
 from kquant.gguf import GGUFValueType, Metadata
-from kquant.planning.imatrix import Imatrix
+from kquant.imatrix.reading import Imatrix
 from kquant.planning.options import MAX_TEXT_BYTES, Override
 from kquant.types import TensorType
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kquant.planning.imatrix import Imatrix
+    from kquant.imatrix.reading import Imatrix
 
 __all__ = ["OutputFile", "Plan", "PlanRow"]
 

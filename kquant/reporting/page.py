@@ -14,10 +14,10 @@ import vl_convert
 from jinja2 import Environment, StrictUndefined
 
 import kquant
+from kquant._text import printable
 from kquant.reporting import colours
 from kquant.reporting.facts import Facts
 from kquant.reporting.sections import sections, summary
-from kquant.text import printable
 
 __all__ = ["render"]
 

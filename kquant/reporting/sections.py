@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kquant._text import count, percent, printable, share, size
 from kquant.analysis.comparison import GroupError
 from kquant.reporting.facts import Facts
 from kquant.reporting.figures import Figure, Table, errors, rate, sizes, types, values
-from kquant.text import count, percent, printable, share, size
 
 __all__ = ["Section", "sections", "summary"]
 

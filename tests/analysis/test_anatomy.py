@@ -10,10 +10,10 @@ import pytest
 
 from kquant.analysis.anatomy import arithmetic, fields, parts, picture
 from kquant.errors import UnsupportedTypeError
-from kquant.formats import has_room, room
+from kquant.formats import format_of, has_format
 from kquant.types import TensorType
 
-WITH_CODEC = [t for t in TensorType if has_room(t)]
+WITH_CODEC = [t for t in TensorType if has_format(t)]
 
 # as the pages of llama.cpp and the literature have it: bits of quants, scales, mins, d and dmin
 PUBLISHED = {
@@ -52,7 +52,7 @@ def test_every_bit_of_a_block_changes_one_number_only(t: TensorType) -> None:
     blocks = np.zeros((8 * t.type_size + 1, t.type_size), np.uint8)
     bit = np.arange(8 * t.type_size)
     blocks[bit, bit // 8] = 1 << bit % 8
-    unpacked = room(t).unpack(blocks)
+    unpacked = format_of(t).unpack(blocks)
     changed = {part.name: 0 for part in parts(t)}
     for name, values in unpacked.items():
         raw = np.ascontiguousarray(values.reshape(len(blocks), -1))
@@ -66,7 +66,7 @@ def test_the_picture_is_the_text_of_the_room(t: TensorType) -> None:
     def words(text: str) -> list[str]:
         return text.replace("`", "").split()
 
-    doc = inspect.getdoc(room(t)) or ""
+    doc = inspect.cleandoc(format_of(t).description)
     assert words(picture(t)) == words(doc)
     assert "`" not in picture(t)
     for letters in re.findall(r"``(.+?)``  (?=\S)", doc):

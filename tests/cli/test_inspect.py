@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kquant._text import plain
 from kquant.analysis.inspection import Entry
 from kquant.cli import main
-from kquant.text import plain
 
 GOLDEN = Path(__file__).parents[1] / "golden/gguf"
 MIXED = str(GOLDEN / "outputs/llama-slim-f16.Q4_K_M.gguf")

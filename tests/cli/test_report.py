@@ -39,7 +39,7 @@ def test_machines(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("kquant.reporting.report.LIBRARIES", ("no_such_library",))  # it draws nothing
+    monkeypatch.setattr("kquant.reporting.builder.LIBRARIES", ("no_such_library",))  # it draws nothing
     assert main(["report", FILE, "--against", SOURCE, "--rows", "1", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts == kquant.report(FILE, against=SOURCE, rows=1).to_dict()
@@ -47,7 +47,7 @@ def test_machines(
 
 
 def test_missing_libraries(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kquant.reporting.report.LIBRARIES", ("no_such_library",))
+    monkeypatch.setattr("kquant.reporting.builder.LIBRARIES", ("no_such_library",))
     assert main(["report", "no.gguf"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         "kquant: error: not installed, but needed to draw the report: no_such_library",

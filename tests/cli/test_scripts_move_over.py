@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kquant.cli import main
-from kquant.formats import has_room
+from kquant.formats import has_format
 from kquant.types import FileType, TensorType
 
 GOLDEN = Path(__file__).parents[1] / "golden/gguf"
@@ -21,7 +21,7 @@ def is_ours(run: dict[str, Any]) -> bool:
     """Whether the file type and all tensor types of the result are ones that kquant makes."""
     types = [TensorType[name] for name in run.get("types", {})]
     types += [TensorType[name] for _, name in run.get("dry_run_types", [])]
-    return run["ftype"] in FileType.__members__ and all(map(has_room, types))
+    return run["ftype"] in FileType.__members__ and all(map(has_format, types))
 
 
 # what other tests leave to this one: options, aliases, threads, sources that are quantized, shards

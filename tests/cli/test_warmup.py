@@ -11,9 +11,9 @@ import pytest
 
 from kquant.cli import main
 from kquant.errors import UnknownTypeError, UnsupportedTypeError
-from kquant.formats import has_room
+from kquant.formats import has_format
+from kquant.products.warming import jobs
 from kquant.types import TensorType
-from kquant.warming import jobs
 
 WARM = "import sys; from kquant.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -49,7 +49,7 @@ def test_kernels_are_kept(tmp_path: Path) -> None:
 
 def test_all_types_mean_every_kernel() -> None:
     todo = jobs()
-    assert {t for t, _ in todo} == {t for t in TensorType if has_room(t)}
+    assert {t for t, _ in todo} == {t for t in TensorType if has_format(t)}
     assert (TensorType.Q4_K, "quantize_weighted") in todo
     assert (TensorType.Q8_0, "quantize_weighted") not in todo
     assert (TensorType.Q8_K, "multiply") not in todo

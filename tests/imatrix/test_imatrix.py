@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import kquant
 from kquant.errors import ImatrixError, OptionError
-from kquant.planning.imatrix import Imatrix, load_imatrix
+from kquant.imatrix.reading import Imatrix, load_imatrix
 from support.gguf_builder import FLOAT32, STRING, UINT32, GGUFBuilder
 from support.runs import GOLDEN
 

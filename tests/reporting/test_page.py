@@ -197,7 +197,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def fail(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kquant.reporting.report.PartFile.write", fail)
+    monkeypatch.setattr("kquant.reporting.builder.PartFile.write", fail)
     with pytest.raises(KeyboardInterrupt):
         found.write(tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
@@ -205,7 +205,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_libraries_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = kquant.report(FILE, rows=0)
-    monkeypatch.setattr("kquant.reporting.report.find_spec", lambda name: None if name == "altair" else name)
+    monkeypatch.setattr("kquant.reporting.builder.find_spec", lambda name: None if name == "altair" else name)
     with pytest.raises(MissingDependencyError, match="needed to draw the report: altair"):
         found.html()
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kquant import codec
-from kquant.byteorder import swapped
+from kquant.arrays import codec
+from kquant.arrays.byteorder import swapped
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorSpec, Writer, layout
 from kquant.gguf.spec import ByteOrder
 from kquant.types import TensorType

@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import altair as alt
 
+from kquant._text import percent, printable, size
 from kquant.analysis.comparison import GroupError, TensorError
 from kquant.reporting.colours import ERROR_STEPS
 from kquant.reporting.figures import LAYERS, Figure, Key, Table, grid, plot
-from kquant.text import percent, printable, size
 
 __all__ = ["by_layer", "by_matrix", "roles", "worst"]
 

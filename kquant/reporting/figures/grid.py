@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import altair as alt
 
+from kquant._text import printable
 from kquant.policy.roles import layer_of, role_of
 from kquant.reporting.colours import ROLES
 from kquant.reporting.facts import kind_of
 from kquant.reporting.figures import Table, plot, row_height
-from kquant.text import printable
 
 __all__ = ["Cell", "cells", "picture", "table"]
 

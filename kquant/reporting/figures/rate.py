@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kquant._text import percent, printable
 from kquant.analysis.comparison import TensorError
 from kquant.analysis.sums import ErrorSums
 from kquant.analysis.sweep_types import Point as Swept
 from kquant.analysis.sweeping import Sweep
 from kquant.reporting.figures import Figure, Key, Table
 from kquant.reporting.figures.rate_chart import Point, rate_chart
-from kquant.text import percent, printable
 
 __all__ = ["rate_and_distortion"]
 

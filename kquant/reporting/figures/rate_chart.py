@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import altair as alt
 
+from kquant._text import percent
 from kquant.reporting.figures import plot
 from kquant.reporting.figures.labels import CORNERS, corners
-from kquant.text import percent
 
 __all__ = ["Point", "rate_chart"]
 

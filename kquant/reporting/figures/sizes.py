@@ -6,11 +6,11 @@ from collections import defaultdict
 
 import altair as alt
 
+from kquant._text import share, size
 from kquant.analysis.inspection import Inspection
 from kquant.policy.roles import Role, layer_of, role_of
 from kquant.reporting.colours import ROLES, role_colour, type_colour
 from kquant.reporting.figures import LAYERS, Figure, Key, Table, plot
-from kquant.text import share, size
 from kquant.types import TensorType
 
 __all__ = ["by_layer", "by_role", "type_keys", "types_of"]

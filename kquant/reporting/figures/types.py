@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
+from kquant._text import printable, share, size
 from kquant.analysis.inspection import Inspection
 from kquant.policy.roles import layer_of
 from kquant.reporting.facts import kind_of, matrices
 from kquant.reporting.figures import Figure, Table, grid
 from kquant.reporting.figures.sizes import type_keys, types_of
-from kquant.text import printable, share, size
 from kquant.types import TensorType
 
 __all__ = ["table", "type_map"]

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import altair as alt
 
+from kquant._text import percent, printable
 from kquant.reporting.figures import Figure, Key, Table, plot
 from kquant.reporting.histogram import REACH, Histogram
-from kquant.text import percent, printable
 
 __all__ = ["values"]
 

@@ -1,0 +1,1 @@
+"""The types whose block is a single number."""

@@ -1,0 +1,1 @@
+"""The k-quants: super-blocks of 256 elements."""

@@ -1,0 +1,1 @@
+"""The types with blocks of 32 elements."""

@@ -1,0 +1,113 @@
+"""Q4_1: 5 bits per element; a block of 32 with a scale and a minimum.
+
+    x = d * q + m                              q 4 bits, d and m fp16
+
+====== ===== ======= ==========================================================================
+offset bytes field   bits
+====== ===== ======= ==========================================================================
+0      2     d       fp16
+2      2     m       fp16
+4      16    qs      ``BBBBAAAA``  A = q[l], B = q[16 + l], l = 0..15
+====== ===== ======= ==========================================================================
+
+The minimum is the first of several equal ones, so it can be -0.
+
+Source: `block_q4_1` in https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
+from kquant.formats.legacy.byte_dot import add_affine
+from kquant.formats.legacy.legacy_block import NONE, affine_weighted, round_affine, run_nibbles, store_nibbles
+from kquant.kernels.execute import BlockDecoder, BlockRounding, WeightedSearch
+from kquant.kernels.language.blocks import put_shorts
+from kquant.kernels.language.lanes import Lanes, Rows, as_float, half_bits, run_half, store_half, store_run
+from kquant.kernels.language.mark import kernel
+from kquant.kernels.language.products import (
+    Columns,
+    Tile,
+    block_dots,
+    half_at,
+    load_bytes,
+    put_bytes,
+    put_factor,
+)
+from kquant.types import TensorType
+
+TYPE = TensorType.Q4_1
+LAYOUT = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)])
+D, M, QS = offsets(LAYOUT, TYPE)
+NMAX = np.float32(15)
+
+
+def unpack(data: Bytes) -> Fields:
+    """d, m: float16 (...); q: uint8 (..., 32)."""
+    blocks = blocks_of(data, LAYOUT)
+    return {"d": blocks["d"], "m": blocks["m"], "q": spread(blocks["qs"], 4, 16)}
+
+
+def pack(fields: Fields) -> Bytes:
+    """The inverse of `unpack`."""
+    blocks = np.empty(fields["d"].shape, LAYOUT)
+    blocks["d"], blocks["m"], blocks["qs"] = fields["d"], fields["m"], squeeze(fields["q"], 4, 16)
+    return raw(blocks)
+
+
+@kernel
+def dequantize(block: Rows, y: Rows) -> None:
+    d, m = run_half(block, D), run_half(block, M)
+    low, high = run_nibbles(block, QS)
+    store_run(y, 0, as_float(low) * d + m)
+    store_run(y, 16, as_float(high) * d + m)
+
+
+@kernel
+def quantize_blocks(x: Rows, block: Rows) -> None:
+    d, m = round_affine(x, NMAX, block, QS, NONE)
+    put_shorts(block, D, half_bits(d))
+    put_shorts(block, M, half_bits(m))
+
+
+@kernel
+def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> None:
+    levels = np.empty((32, x.shape[1]), np.float32)
+    d, m = affine_weighted(x, weights, row_mean, NMAX, levels)
+    store_half(block, D, d)
+    store_half(block, M, m)
+    store_nibbles(levels, QS, block)
+
+
+@kernel
+def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
+    return add_affine(acc, block_dots(acc, tile, 15, 0, columns, c), tile, columns, c)
+
+
+@kernel
+def unpack_scales(block: Rows, tile: Tile) -> None:
+    head = load_bytes(block, D)
+    put_factor(tile, 0, half_at(head, 0))
+    put_factor(tile, 1, half_at(head, 2))
+
+
+@kernel
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    q = load_bytes(block, QS)
+    put_bytes(tile, 0, q & 15)
+    put_bytes(tile, 16, q >> 4)
+
+
+FORMAT = BlockFormat(
+    __doc__,
+    TYPE,
+    LAYOUT,
+    unpack,
+    pack,
+    decoder=BlockDecoder(dequantize),
+    quantizer=BlockRounding(quantize_blocks),
+    weighted=WeightedSearch(quantize_weighted, needs_row_mean=True),
+    dot=BlockDot(TensorType.Q8_1, unpack_scales, unpack_levels, add),
+)

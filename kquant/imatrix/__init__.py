@@ -1,0 +1,1 @@
+"""Importance matrices: read, checked and matched with tensors."""

@@ -1,0 +1,1 @@
+"""What a kernel may say; NumPy executes it as it stands."""

@@ -1,0 +1,1 @@
+"""What LLVM makes of the kernels' language, through Numba."""

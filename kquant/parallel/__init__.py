@@ -1,0 +1,1 @@
+"""Threads: one pool and one scheduler for all."""

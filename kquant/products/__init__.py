@@ -1,0 +1,1 @@
+"""Products of packed rows with activations: `matmul` and `vec_dot`."""

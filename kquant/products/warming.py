@@ -1,0 +1,74 @@
+"""Prepares compiled kernels on purpose, for images and CI, so that no later command waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from kquant.errors import OptionError
+from kquant.formats import format_of, has_format
+from kquant.formats.base import BlockDot, BlockFormat
+from kquant.kernels.language.products import SUPER_BLOCK
+from kquant.kernels.strips import layout
+from kquant.products.engine import multiplier
+from kquant.types import TensorType
+
+__all__ = ["jobs", "warm_up"]
+
+
+def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[TensorType, str]]:
+    """The kernels that quantize to these types, with and without weights, dequantize and multiply them.
+
+    None means every type with a codec.  Raises `UnknownTypeError` and `UnsupportedTypeError`.
+    """
+    chosen = [t for t in TensorType if has_format(t)] if types is None else [TensorType.of(t) for t in types]
+    found = []
+    for tensor_type in dict.fromkeys(chosen):
+        found += [(tensor_type, "quantize"), (tensor_type, "dequantize")]
+        if format_of(tensor_type).weighted is not None:
+            found.append((tensor_type, "quantize_weighted"))
+        if isinstance(format_of(tensor_type).dot, BlockDot):
+            found += [(tensor_type, "multiply"), (tensor_type, "multiply-column")]
+    if any(t.block_size == SUPER_BLOCK for t, job in found if job == "multiply"):
+        found.append((TensorType.Q8_K, "strips"))
+    return found
+
+
+def warm_up(
+    types: Iterable[TensorType | str | int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Compile what is not in the cache yet; returns the folder that the kernels are in.
+
+    `progress` is called with how many kernels are ready, and how many there are.  Raises `OptionError`
+    if the cache is turned off or cannot be written to, besides the errors of `jobs`.
+    """
+    from kquant.kernels.cache import cache_folder
+
+    todo = jobs(types)
+    folder = cache_folder()
+    if folder is None:
+        raise OptionError("expected a cache to prepare, got none: let KQUANT_CACHE_DIR name a folder")
+    kernels: dict[str, Callable[[BlockFormat], Any]] = {
+        "quantize": lambda f: f.quantizer.compiled(f.type),
+        "quantize_weighted": lambda f: f.weighted and f.weighted.compiled(f.type),
+        "dequantize": lambda f: f.decoder.compiled(f.type),
+    }
+    for done, (tensor_type, job) in enumerate(todo):
+        if progress:
+            progress(done, len(todo))
+        if job == "strips":
+            layout()
+        elif job.startswith("multiply"):
+            multiplier(format_of(tensor_type), 2 if job == "multiply" else 1)
+        else:
+            kernels[job](format_of(tensor_type))
+    if progress:
+        progress(len(todo), len(todo))
+    kept = {file.name.rpartition("-")[0] for file in folder.glob("*.kernel")} if folder.is_dir() else set()
+    lacking = [job for t, job in todo if f"{t.name.lower()}-{job}" not in kept]
+    if lacking:
+        kept_count = len(todo) - len(lacking)
+        raise OptionError(f"{folder}: expected {len(todo)} kernels, got {kept_count}: is it writable?")
+    return folder
