@@ -42,7 +42,7 @@ def column_count() -> tuple[int, int]:
 
 def group_size() -> int:
     """Super-blocks that a register holds levels of, to be multiplied as they are read; none without AVX2."""
-    from kquant.kernels.lowering.strips import PER
+    from kquant.kernels.lowering.consecutive import PER
     from kquant.kernels.lowering.vectors import HAS_AVX2
 
     return PER if HAS_AVX2 else 0
@@ -66,9 +66,10 @@ def compiled(driver: Callable[..., Any], signature: str, name: str) -> Any:
 
             from kquant.kernels.cache import KernelCache
             from kquant.kernels.lowering import (  # noqa: F401  tell Numba what the language's words mean
+                bits,
                 blocks,
+                groups,
                 halves,
-                small,
                 transposes,
             )
 

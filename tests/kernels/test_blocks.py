@@ -48,7 +48,7 @@ def many_blocks(seed: int = 0) -> NDArray[np.float32]:
 @kernel
 def extremes(x: Rows, out: Rows) -> None:
     for start in range(0, x.shape[0], BLOCKS):
-        some, packed = block_from(x, start, 0), block_from(out, start, 0)
+        some, packed = block_from(x, start, 0, 16), block_from(out, start, 0, 16)
         put_shorts(packed, 0, bits_of_float(highest(some)) >> 16)
         put_shorts(packed, 2, bits_of_float(lowest(some)) >> 16)
         put_shorts(packed, 4, bits_of_float(largest(some)) >> 16)
@@ -59,7 +59,7 @@ def extremes(x: Rows, out: Rows) -> None:
 @kernel
 def runs(x: Rows, out: Rows) -> None:
     for start in range(0, x.shape[0], BLOCKS):
-        some, packed = block_from(x, start, 0), block_from(out, start, 0)
+        some, packed = block_from(x, start, 0, 16), block_from(out, start, 0, 16)
         factor, sums = apart(largest(some)), apart(as_int(largest(some)))
         for b in range(count(some)):
             low, high = run_of(some, b, 0, 16), run_of(some, b, 16, 16)
@@ -94,7 +94,7 @@ def test_the_first_of_equal_magnitudes() -> None:
 
 @kernel
 def is_finite(x: Rows) -> bool:
-    return are_finite(block_from(x, 0, 0))
+    return are_finite(block_from(x, 0, 0, 16))
 
 
 def test_finite() -> None:

@@ -15,7 +15,8 @@ import kquant
 from kquant import KQuantError, NonFiniteError, QuantizedTensor, ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
 from kquant.kernels import product_loops
-from kquant.kernels.language.products import ROWS, empty_tile
+from kquant.kernels.language.tiles import empty_tile
+from kquant.kernels.layout import ROWS
 from kquant.products import engine, matrices
 from kquant.products.dots import vec_dot, vec_dot_type
 from kquant.products.engine import activations_of
@@ -156,7 +157,7 @@ def test_the_loops_over_tiles_as_they_stand(type: str, columns: int) -> None:
     )
     w, x = packed(type, 20, 512), normal(columns, 512, seed=1)
     given = activations_of(kquant.quantize(x, partner), partner).columns
-    tiles = [empty_tile(ROWS, codec.type.block_size) for _ in range(256 // codec.type.block_size)]
+    tiles = [empty_tile(ROWS, dot) for _ in range(256 // codec.type.block_size)]
     acc, out = np.zeros((columns, ROWS), np.float32), np.empty((columns, 20), np.float32)
     loops(w.data, given, tiles, acc, True, out)
     np.testing.assert_array_equal(out, x @ w.T)
@@ -164,14 +165,14 @@ def test_the_loops_over_tiles_as_they_stand(type: str, columns: int) -> None:
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 8])
 @pytest.mark.parametrize("type", ["Q3_K", "Q6_K"])
-def test_the_loop_over_strips_as_it_stands(type: str, blocks: int) -> None:
+def test_the_loop_over_consecutive_blocks_as_it_stands(type: str, blocks: int) -> None:
     codec, partner = format_of(TensorType[type]), vec_dot_type(type)
     w, x = packed(type, 20, 256 * blocks), normal(256 * blocks, seed=1)
     column = activations_of(kquant.quantize(x[None], partner), partner).columns[:, 0]
     lanes = [column[np.arange(first, first + ROWS) % blocks] for first in range(0, ROWS * blocks, ROWS)]
     terms, acc = np.empty((blocks, ROWS), np.float32), np.zeros((1, ROWS), np.float32)
     words, out = terms.view(np.uint8).reshape(ROWS, -1), np.empty((1, 20), np.float32)
-    loops = product_loops.multiply_strips(engine.block_dot(codec), codec.type.type_size)
+    loops = product_loops.multiply_consecutive(engine.block_dot(codec), codec.type.type_size)
     loops(w.data, [None], lanes, terms, words, acc, True, out)
     np.testing.assert_array_equal(out[0], w @ x)
 
@@ -179,7 +180,7 @@ def test_the_loop_over_strips_as_it_stands(type: str, blocks: int) -> None:
 @pytest.mark.parametrize("near", [0, engine.NEAR])
 @pytest.mark.parametrize("type", K_QUANTS)
 def test_every_number_of_super_blocks(type: str, near: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strips begin anywhere in a row, and rows are any number of them; fetched from memory or not."""
+    """Sixteen consecutive super-blocks begin anywhere in a row; prefetched from memory or not."""
     monkeypatch.setattr(engine, "NEAR", near)
     for blocks in (1, 2, 3, 5, 8, 13, 16, 22, 33):
         for rows in (1, 16, 17, 50):

@@ -1,4 +1,4 @@
-"""Lowers what of `language.products` that takes levels out of packed bytes.
+"""Lowers the part of `language.packed` that takes levels out of packed bytes.
 
 Imported by `kquant.kernels.compile` only, when the first kernel is compiled.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 
-from kquant.kernels.language import products
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.language import packed
+from kquant.kernels.layout import ROWS
 from kquant.kernels.lowering.lanes import LanesType, teach
 from kquant.kernels.lowering.rows import LITERAL, lane_of
 from kquant.kernels.lowering.vectors import HAS_GFNI, I16, placed_bits, shuffle
@@ -25,7 +26,7 @@ def _masked(builder: Any, value: Any, mask: int) -> Any:
 
 
 def bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
-    """See `products.moved`.
+    """n bits of each byte, from bit `first` on, moved to bit `to`; the others are zero.
 
     GFNI moves and masks at once, but shares its ports with products, so it is not for what a mask does, nor
     for the top bits.  Shifts are of 16 bits: of 8, LLVM would make GFNI again.
@@ -40,11 +41,12 @@ def bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
     return _masked(builder, builder.bitcast(there, value.type), mask)
 
 
-def _moved(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return bits(builder, args[0], *(t.literal_value for t in sig.args[1:]))
+def _bits(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    first, n = (t.literal_value for t in sig.args[1:])
+    return bits(builder, args[0], first, n, 0)
 
 
-teach(products.moved, lambda *args: args[:1] + args, (LanesType, LITERAL, LITERAL, LITERAL))(_moved)
+teach(packed.bits, lambda *args: args[:1] + args, (LanesType, LITERAL, LITERAL))(_bits)
 
 
 # ---------------------------------------------------------------- levels in two parts
@@ -55,45 +57,55 @@ def _halves_of(builder: Any, low: Any, high: Any) -> Any:
     return builder.or_(_masked(builder, low, 15), _masked(builder, high, 240))
 
 
-def _nibble_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _joined(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    low, _, _, high = args[:4]
+    first, n, second, m = (sig.args[k].literal_value for k in (1, 2, 4, 5))
+    in_halves = all(at // 4 == (at + count - 1) // 4 for at, count in ((first, n), (second, m)))
+    if not (_has_gfni(low) and in_halves):
+        return builder.or_(bits(builder, low, first, n, 0), bits(builder, high, second, m, n))
+    return _in_one_move(builder, low, first, n, high, second, m)
+
+
+def _in_one_move(builder: Any, low: Any, first: int, n: int, high: Any, second: int, m: int) -> Any:
+    """GFNI: both are put into halves of bytes; if they are in the same half, one changes its own."""
+    if first // 4 == second // 4:
+        high = placed_bits(builder, high, {k: (k + 4) % 8 for k in range(8)})
+        second = (second + 4) % 8
+    both = _halves_of(builder, *((high, low) if first // 4 else (low, high)))
+    return placed_bits(
+        builder, both, {k: first + k for k in range(n)} | {n + k: second + k for k in range(m)}
+    )
+
+
+teach(
+    packed.joined,
+    lambda *args: args[:1] + args,
+    (LanesType, LITERAL, LITERAL, LanesType, LITERAL, LITERAL),
+)(_joined)
+
+
+def _nibbles_joined(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """GFNI: one instruction moves the bits of `high` for both nibbles."""
-    q, _, high = args[:3]
-    i, n, first, second = (sig.args[k].literal_value for k in (1, 3, 4, 5))
-    if not _has_gfni(q):
-        parts = (bits(builder, q, 4 * i, 4, 0), bits(builder, high, second if i else first, n, 4))
-        return builder.or_(*parts)
-    fields = {to + k: at + k for to, at in ((4, first), (0, second)) for k in range(n)}
-    both = placed_bits(builder, high, fields)
-    if i == 0:
-        return _halves_of(builder, q, both)
-    above = {4 + k: k for k in range(n)}
-    return placed_bits(builder, _halves_of(builder, both, q), {k: 4 + k for k in range(4)} | above)
+    low, high = args[:2]
+    first, second, m = (t.literal_value for t in sig.args[2:])
+    if _has_gfni(low):
+        fields = {to + k: at + k for to, at in ((4, first), (0, second)) for k in range(m)}
+        both = placed_bits(builder, high, fields)
+        above = {k: 4 + k for k in range(4)} | {4 + k: k for k in range(m)}
+        found = _halves_of(builder, low, both), placed_bits(builder, _halves_of(builder, both, low), above)
+    else:
+        found = tuple(
+            builder.or_(bits(builder, low, 4 * i, 4, 0), bits(builder, high, at, m, 4))
+            for i, at in enumerate((first, second))
+        )
+    return context.make_tuple(builder, sig.return_type, found)
 
 
 teach(
-    products.nibble_with,
-    lambda *args: args[:1] + args,
-    (LanesType, LITERAL, LanesType, LITERAL, LITERAL, LITERAL),
-)(_nibble_with)
-
-
-def _pair_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """GFNI: first both are put into halves of bytes; if they are in the same half, one changes its own."""
-    q, _, high = args[:3]
-    i, at = (sig.args[k].literal_value for k in (1, 3))
-    if not _has_gfni(q):
-        return builder.or_(bits(builder, q, 2 * i, 2, 0), bits(builder, high, at, 1, 2))
-    if at // 4 == i // 2:
-        high, at = placed_bits(builder, high, {k: (k + 4) % 8 for k in range(8)}), (at + 4) % 8
-    both = _halves_of(builder, *((high, q) if i // 2 else (q, high)))
-    return placed_bits(builder, both, {0: 2 * i, 1: 2 * i + 1, 2: at})
-
-
-teach(
-    products.pair_with,
-    lambda *args: args[:1] + args,
-    (LanesType, LITERAL, LanesType, LITERAL),
-)(_pair_with)
+    packed.nibbles_joined,
+    lambda *args: (types.Tuple((args[0], args[0])), *args),
+    (LanesType, LanesType, LITERAL, LITERAL, LITERAL),
+)(_nibbles_joined)
 
 
 def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -109,7 +121,7 @@ def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(
-    products.bits_at,
+    packed.bits_at,
     lambda *args: (LanesType("uint8", 16 * ROWS), *args),
     (LanesType, LITERAL, LITERAL),
 )(_bits_at)

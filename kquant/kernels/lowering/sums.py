@@ -13,7 +13,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.layout import ROWS
 from kquant.kernels.lowering.lanes import I32
 from kquant.kernels.lowering.memory import IS_ZEN
 from kquant.kernels.lowering.vectors import (

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.layout import ROWS
 from kquant.kernels.lowering.lanes import I32
 
 I8, I16, I64 = ir.IntType(8), ir.IntType(16), ir.IntType(64)
