@@ -3,8 +3,8 @@
 NumPy executes the functions below for any number of rows; Numba compiles them for 16, each in a lane of
 4 bytes (`lowering.rows`, `lowering.bits`).  Two kinds of vector occur:
 
-* **bytes**, uint8 or int8 (rows, n): n consecutive bytes of each row.  Under `+`, `-`, `&`, `|`, `<<` and
-  `>>` each keeps its 8 bits;
+* **bytes**, uint8 or int8 (rows, n): n consecutive bytes of each row.  Under `+`, `-`, `*`, `&`, `|`, `<<`
+  and `>>` each keeps its 8 bits;
 * **numbers**, int32 or float32 (rows,): one of each row.
 
 Positions and counts are constants.
@@ -20,8 +20,10 @@ from kquant.kernels.language.mark import kernel
 __all__ = [
     "bits",
     "bits_at",
+    "gather",
     "half_at",
     "half_from",
+    "high_product",
     "joined",
     "load_bytes",
     "load_short",
@@ -88,3 +90,17 @@ def bits_at(value: Lanes, at: int, worth: int) -> Lanes:
     """16 bytes of each row: `worth` where bit at, at + 1, ... of its bytes is set, else 0."""
     flags: Lanes = np.unpackbits(value[:, at // 8 : at // 8 + 2], axis=1, bitorder="little")
     return flags * np.uint8(worth)
+
+
+def high_product(value: Lanes, number: int) -> Lanes:
+    """The upper 8 bits of each byte times a number below 256: digits to another base, as in TQ1_0."""
+    return (value.astype(np.uint16) * np.uint16(number) >> 8).astype(np.uint8)
+
+
+def gather(grid: Rows, low: Lanes, high: Lanes) -> Lanes:
+    """Row `low + 256 * high` of a grid, for each byte of each row, side by side.
+
+    grid: uint8 (n, 4), a constant; low, high: 4 or 8 bytes of each row, so that the result has 16 or 32.
+    """
+    found: Lanes = grid[low + high.astype(np.int32) * 256]
+    return found.reshape(len(low), -1)

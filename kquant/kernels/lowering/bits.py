@@ -12,9 +12,18 @@ from numba import types
 
 from kquant.kernels.language import packed
 from kquant.kernels.layout import ROWS
-from kquant.kernels.lowering.lanes import LanesType, teach
-from kquant.kernels.lowering.rows import LITERAL, lane_of
-from kquant.kernels.lowering.vectors import HAS_GFNI, I16, placed_bits, shuffle
+from kquant.kernels.lowering.lanes import I32, LanesType, teach
+from kquant.kernels.lowering.rows import LITERAL, QUAD, in_array, lane_of, number_from
+from kquant.kernels.lowering.vectors import (
+    HAS_GFNI,
+    I16,
+    I64,
+    WORDS,
+    everywhere,
+    intrinsic,
+    placed_bits,
+    shuffle,
+)
 
 
 def _has_gfni(value: Any) -> bool:
@@ -125,3 +134,49 @@ teach(
     lambda *args: (LanesType("uint8", 16 * ROWS), *args),
     (LanesType, LITERAL, LITERAL),
 )(_bits_at)
+
+
+# ---------------------------------------------------------------- digits to other bases, grids
+
+
+def _high_product(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    wide = ir.VectorType(I16, args[0].type.count)
+    number = ir.Constant(wide, [sig.args[1].literal_value] * wide.count)
+    product = builder.mul(builder.zext(args[0], wide), number)
+    return builder.trunc(builder.lshr(product, ir.Constant(wide, [8] * wide.count)), args[0].type)
+
+
+teach(packed.high_product, lambda *args: args[:1] + args, (LanesType, LITERAL))(_high_product)
+
+
+def _gather_type(grid: Any, low: Any, high: Any) -> Any:
+    return LanesType("uint8", 4 * low.width) if grid.ndim == 2 else None, grid, low, high
+
+
+def _gather(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Four bytes of a grid are a word, which processors gather for all rows at once."""
+    first = in_array(context, builder, sig.args[0], args[0])
+    words = []
+    for i in range(args[1].type.count // QUAD * 4):
+        low, high = (number_from(builder, LanesType("uint8", QUAD), value, i, 8) for value in args[1:])
+        index = builder.or_(low, builder.shl(high, ir.Constant(WORDS, [8] * ROWS)))
+        words.append(_gathered(builder, first, index))
+    while len(words) > 1:
+        pairs = zip(words[::2], words[1::2], strict=True)
+        words = [shuffle(builder, a, b, range(2 * a.type.count)) for a, b in pairs]
+    return builder.bitcast(words[0], sig.return_type.llvm)
+
+
+def _gathered(builder: Any, first: Any, index: Any) -> Any:
+    """The words at `first + 4 * index`."""
+    addresses = builder.add(
+        everywhere(builder, builder.ptrtoint(first, I64)),
+        builder.zext(builder.shl(index, ir.Constant(WORDS, [2] * ROWS)), ir.VectorType(I64, ROWS)),
+    )
+    pointers = builder.inttoptr(addresses, ir.VectorType(I32.as_pointer(), ROWS))
+    mask = ir.Constant(ir.VectorType(ir.IntType(1), ROWS), [1] * ROWS)
+    name = f"llvm.masked.gather.v{ROWS}i32.v{ROWS}p0"
+    return intrinsic(builder, name, WORDS, pointers, I32(1), mask, ir.Constant(WORDS, ir.Undefined))
+
+
+teach(packed.gather, _gather_type, (types.Array, LanesType, LanesType))(_gather)
