@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kquant._text import plain
-from kquant.errors import UnknownTypeError
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorInfo, read
 from kquant.policy.roles import Role, layer_of, role_of
-from kquant.types import FileType, TensorType
+from kquant.types import TensorType, file_type_name
 
 __all__ = ["Entry", "Inspection", "Share", "inspect"]
 
@@ -115,12 +114,9 @@ class Inspection:
 
     @property
     def file_type(self) -> str | None:
-        """The mixture that `general.file_type` claims: its name, or the number if kquant knows none."""
+        """The mixture that `general.file_type` claims, as `kquant.types.file_type_name` names it."""
         value = self._value("general.file_type")
-        try:
-            return None if value is None else FileType(value).name  # type: ignore[call-arg]
-        except UnknownTypeError:
-            return str(value)
+        return file_type_name(value) if type(value) is int else None if value is None else str(value)
 
     @property
     def total(self) -> Share:

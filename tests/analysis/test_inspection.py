@@ -118,13 +118,17 @@ def test_a_model_without_anything(tmp_path: Path) -> None:
     ("value", "value_type", "want"),
     [
         (15, GGUFValueType.UINT32, "Q4_K_M"),
-        (24, GGUFValueType.UINT32, "24"),
+        (24, GGUFValueType.UINT32, "IQ1_S"),
+        (30, GGUFValueType.UINT32, "IQ4_XS"),
+        (38, GGUFValueType.UINT32, "MXFP4_MOE"),
+        (33, GGUFValueType.UINT32, "Q4_0_4_4"),
+        (1024 + 15, GGUFValueType.UINT32, "Q4_K_M (guessed)"),
+        (99, GGUFValueType.UINT32, "unknown (99)"),
+        (2048 + 15, GGUFValueType.UINT32, "unknown (2063)"),
         ("Q9", GGUFValueType.STRING, "Q9"),
     ],
 )
-def test_file_types_that_kquant_does_not_know(
-    tmp_path: Path, value: object, value_type: GGUFValueType, want: str
-) -> None:
+def test_file_types_are_named(tmp_path: Path, value: object, value_type: GGUFValueType, want: str) -> None:
     path = metadata_file(tmp_path / "m.gguf", **{"general.file_type": (value, value_type)})
     assert kquant.inspect(path).file_type == want
 

@@ -251,7 +251,7 @@ CASES: dict[str, tuple[bytes, type[GGUFError], str]] = {
     "removed tensor type": (
         B().tensor(b"a", (32,), 4).build(),
         GGUFError,
-        "tensor 'a': expected a tensor type that ggml still has, got 4",
+        "tensor 'a': expected a tensor type that ggml still has, got Q4_2 (id 4), which it has removed",
     ),
     "negative tensor type": (B().tensor(b"a", (32,), -1).build(), GGUFError, "unknown tensor type id -1"),
     "row not a multiple of the block size": (
