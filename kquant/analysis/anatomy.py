@@ -146,7 +146,7 @@ def picture(type: TensorType | str | int) -> str:
     """
     tensor_type = TensorType.of(type)
     if tensor_type.removed:
-        return f"{tensor_type.name}: ggml has removed this type."
+        return f"{tensor_type.full_name}: ggml has removed this type."
     if not has_format(tensor_type):
         return (
             f"{tensor_type.name}: {tensor_type.bits_per_element:g} bits per element; {tensor_type.type_size} "

@@ -233,7 +233,7 @@ def packed_rows(data: npt.ArrayLike, tensor_type: TensorType) -> Bytes:
     if packed.dtype != np.uint8:
         raise ShapeError(f"{tensor_type.name}: expected packed rows of uint8, got dtype {packed.dtype}")
     if tensor_type.removed:
-        raise UnsupportedTypeError(f"{tensor_type.name}: ggml has removed this type")
+        raise UnsupportedTypeError(f"{tensor_type.full_name}: ggml has removed this type")
     if packed.ndim == 0 or packed.shape[-1] % tensor_type.type_size:
         got = "a single byte" if packed.ndim == 0 else f"{packed.shape[-1]} bytes"
         raise ShapeError(

@@ -87,7 +87,7 @@ class QuantizedTensor(_Operand):
         data = np.asanyarray(data)  # a memory map stays one
         what = f"{self.type.name}{f' {name}' if name else ''}"
         if self.type.removed:
-            raise UnsupportedTypeError(f"{what}: ggml has removed this type")
+            raise UnsupportedTypeError(f"{self.type.full_name}: ggml has removed this type")
         if data.dtype != np.uint8 or data.ndim == 0 or data.shape[-1] % self.type.type_size:
             raise ShapeError(
                 f"{what}: expected uint8 rows of a multiple of {self.type.type_size} bytes, "

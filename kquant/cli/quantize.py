@@ -15,6 +15,7 @@ from kquant.cli import show
 from kquant.errors import OptionError, UnknownTypeError
 from kquant.planning.options import (
     compile_patterns,
+    file_type_of,
     parse_override,
     parse_prune_layers,
     parse_tensor_type,
@@ -175,16 +176,20 @@ def parse_words(words: tuple[str, ...], *, keep_split: bool = False) -> Words:
 def parse_file_type(word: str) -> tuple[FileType, str] | None:
     """The file type that a word means and its name in the default output; None if it means none.
 
-    As upstream, a number stands for the short name: 15 is Q4_K, the alias of Q4_K_M.
+    As upstream, a number stands for the short name: 15 is Q4_K, the alias of Q4_K_M.  Raises
+    `UnsupportedTypeError` for file types of llama.cpp that kquant cannot make.
 
     >>> parse_file_type("q6_k"), parse_file_type("15"), parse_file_type("out.gguf")
     ((FileType.Q6_K, 'Q6_K'), (FileType.Q4_K_M, 'Q4_K'), None)
     """
-    members = FileType.__members__
+    try:
+        found = file_type_of(word)
+    except UnknownTypeError:
+        return None
     name = word.upper()
-    if word.isdecimal():
-        name = min((n for n, member in members.items() if member.id == int(word)), key=len, default="")
-    return (members[name], name) if name in members else None
+    if name not in FileType.__members__:
+        name = min((n for n, member in FileType.__members__.items() if member is found), key=len)
+    return found, name
 
 
 def unknown_file_type(word: str) -> str:

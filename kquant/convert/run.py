@@ -92,6 +92,7 @@ def requantize(
         raise OptionError(f"slab_elements: expected at least 1, got {slab_elements}")
     with ExitStack() as stack:
         model = source if isinstance(source, GGUFFile) else stack.enter_context(read(source))
+        model.check_complete()
         made = plan(model, file_type, **options)
         made.check()
         paths = [output.path(target) for output in made.outputs]

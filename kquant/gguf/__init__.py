@@ -12,7 +12,7 @@ GGUF's reversed axes stay in here: shapes are NumPy's, the row length last, unle
 
 from gguf import GGUFValueType
 
-from kquant.gguf.header import TensorInfo
+from kquant.gguf.header import Shortfall, TensorInfo
 from kquant.gguf.metadata import Metadata
 from kquant.gguf.reader import GGUFFile, expand_shards, read, read_shard
 from kquant.gguf.shards import split_path, split_prefix
@@ -24,6 +24,7 @@ __all__ = [
     "GGUFValueType",
     "HeaderLayout",
     "Metadata",
+    "Shortfall",
     "StringArray",
     "TensorInfo",
     "TensorSpec",

@@ -8,6 +8,7 @@ from pathlib import Path
 from gguf import GGUFValueType
 
 from kquant.errors import GGUFError, GGUFLimitError, GGUFTruncatedError
+from kquant.gguf.kinds import HEAD_BYTES, recognized
 from kquant.gguf.metadata import Value
 from kquant.gguf.spec import (
     MAGIC,
@@ -51,6 +52,11 @@ class Cursor:
 
     def read_preamble(self) -> int:
         """The magic and the version, which tells the byte order."""
+        if (what := recognized(bytes(self.data[:HEAD_BYTES]))) is not None:
+            is_cut_off = not any(self.data[:HEAD_BYTES])
+            raise (GGUFTruncatedError if is_cut_off else GGUFError)(
+                f"{self.path}: expected a GGUF file, got {what}"
+            )
         magic = bytes(self.data[: self.skip(4, "magic") + 4])
         if magic != MAGIC:
             raise self.error(f"magic: expected {MAGIC!r}, got {magic!r}", 0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kquant.errors import GGUFError, GGUFTruncatedError
-from kquant.gguf.header import Header, TensorInfo, parse_header
+from kquant.gguf.header import Header, Shortfall, TensorInfo, parse_header, shortfall
 from kquant.gguf.shards import check_shard, check_tensor_count, shard_paths
 
 if TYPE_CHECKING:
@@ -89,8 +89,19 @@ class GGUFFile:
         if not self._maps:
             raise GGUFError(f"{path}: tensor {info.name!r}: expected an open file, got a closed one")
         data = self._maps[info.shard]
-        _check_within(path, info, len(data))
+        _check_complete(path, [info], len(data))
         return np.ndarray((*info.shape[:-1], info.row_bytes), np.uint8, data, info.offset)
+
+    @property
+    def shortfall(self) -> Shortfall | None:
+        """What is missing of the tensor data, with `header_only`; None if it is all there."""
+        return shortfall(self.tensors.values(), self.file_bytes)
+
+    def check_complete(self) -> None:
+        """Raises `GGUFTruncatedError` unless the data of every tensor is there."""
+        for shard, path in enumerate(self.paths):
+            members = [info for info in self.tensors.values() if info.shard == shard]
+            _check_complete(path, members, self.file_bytes[shard])
 
     def close(self) -> None:
         """Lets go of the memory map; it is unmapped when nothing refers to it any more."""
@@ -176,14 +187,20 @@ def _open(path: Path, shard: int = 0, *, header_only: bool) -> _OpenFile:
                 f"{path}: expected tensor data from byte {header.data_offset}, "
                 f"got the end of the file at byte {len(data)}"
             )
-        for info in header.tensors.values():
-            _check_within(path, info, len(data))
+        _check_complete(path, header.tensors.values(), len(data))
     return _OpenFile(path, header, data)
 
 
-def _check_within(path: Path, info: TensorInfo, file_bytes: int) -> None:
-    if info.offset + info.nbytes > file_bytes:
-        raise GGUFTruncatedError(
-            f"{path}: tensor {info.name!r}: expected {info.nbytes} bytes from byte {info.offset}, "
-            f"got the end of the file at byte {file_bytes}"
-        )
+def _check_complete(path: Path, tensors: Collection[TensorInfo], file_bytes: int) -> None:
+    """Raises `GGUFTruncatedError` if the data of a tensor in the file at `path` is not all there."""
+    for info in tensors:
+        if info.end > file_bytes:
+            raise GGUFTruncatedError(
+                f"{path}: tensor {info.name!r}: expected {info.nbytes} bytes from byte {info.offset}, "
+                f"got the end of the file at byte {file_bytes}; "
+                f"{_shortfall_of_one(tensors, file_bytes)}"
+            )
+
+
+def _shortfall_of_one(tensors: Collection[TensorInfo], file_bytes: int) -> Shortfall | None:
+    return shortfall([replace(info, shard=0) for info in tensors], [file_bytes])

@@ -111,7 +111,9 @@ def tensor_bytes(tensor_type: TensorType, ggml_shape: Sequence[int]) -> int:
     432
     """
     if tensor_type.removed:
-        raise UnknownTypeError(f"expected a tensor type that ggml still has, got {tensor_type.id}")
+        raise UnknownTypeError(
+            f"expected a tensor type that ggml still has, got {tensor_type.full_name}, which it has removed"
+        )
     n_per_row, *outer = ggml_shape or (1,)
     row_bytes = tensor_type.row_bytes(n_per_row)
     # as if no dimension were 0: upstream takes some such tensors, but no array can have their shape

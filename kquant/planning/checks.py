@@ -6,18 +6,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import Final
 
-from kquant.errors import ImatrixError, KQuantError, OptionError, UnsupportedTypeError
+from kquant.errors import GGUFError, ImatrixError, KQuantError, OptionError, UnsupportedTypeError
 from kquant.formats import has_format
-from kquant.gguf import TensorInfo
+from kquant.gguf import GGUFFile, TensorInfo
 from kquant.imatrix.reading import Imatrix
 from kquant.planning.plan_types import PlanRow
 from kquant.policy import PolicyOptions, needs_imatrix
 from kquant.policy.roles import Role, is_token_embedding, role_of
 from kquant.types import FileType, TensorType
 
-__all__ = ["check_codecs", "find_notes", "find_problems", "lacks_imatrix", "weights_key"]
+__all__ = ["check_codecs", "check_is_model", "find_notes", "find_problems", "lacks_imatrix", "weights_key"]
 
 _ACTIVATIONS: Final = (TensorType.Q8_1, TensorType.Q8_K)
+
+
+def check_is_model(model: GGUFFile) -> None:
+    """Raises `GGUFError` if the file is an importance matrix, which has no tensors to convert."""
+    if "imatrix.chunk_count" in model.metadata or model.metadata.get("general.type") == "imatrix":
+        raise GGUFError(
+            f"{model.paths[0]}: expected a model, got an importance matrix: it goes with --imatrix (imatrix=)"
+        )
 
 
 def check_codecs(rows: Sequence[PlanRow]) -> None:

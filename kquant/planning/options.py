@@ -205,7 +205,7 @@ def target_type(value: TensorType | str) -> TensorType:
     type = TensorType.of(value)
     if type.removed:
         raise OptionError(
-            f"expected a tensor type that can be stored, got {type.name}, which ggml has removed"
+            f"expected a tensor type that can be stored, got {type.full_name}, which ggml has removed"
         )
     return type
 
@@ -213,7 +213,7 @@ def target_type(value: TensorType | str) -> TensorType:
 def file_type_of(value: FileType | str | int) -> FileType:
     """The file type of that name, or of that number in `general.file_type`, as llama-quantize takes it.
 
-    Raises `UnknownTypeError` if there is none.
+    Raises `UnknownTypeError` if there is none, `UnsupportedTypeError` if kquant cannot make it.
 
     >>> file_type_of("q4_k_m"), file_type_of("15")
     (FileType.Q4_K_M, FileType.Q4_K_M)

@@ -77,7 +77,7 @@ def test_types_without_a_codec() -> None:
     assert picture("IQ2_XXS") == (
         "IQ2_XXS: 2.0625 bits per element; 66 bytes for 256. kquant knows its size, but has no codec for it."
     )
-    assert picture(4) == "REMOVED_4: ggml has removed this type."
+    assert picture(4) == "Q4_2 (id 4): ggml has removed this type."
     with pytest.raises(
         UnsupportedTypeError, match="IQ2_XXS: ggml defines this type, but kquant has no codec"
     ):

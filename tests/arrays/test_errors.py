@@ -60,7 +60,7 @@ def test_a_type_without_codec(door: str, type_name: str) -> None:
 
 
 def test_a_removed_type_cannot_be_validated() -> None:
-    with pytest.raises(UnsupportedTypeError, match=r"^REMOVED_4: ggml has removed this type$"):
+    with pytest.raises(UnsupportedTypeError, match=r"^Q4_2 \(id 4\): ggml has removed this type$"):
         DOORS["validate"]("REMOVED_4")
 
 

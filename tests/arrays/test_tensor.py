@@ -127,7 +127,7 @@ def test_errors() -> None:
         QuantizedTensor(np.zeros((2, 34), np.float32), "Q8_0")  # type: ignore[arg-type]
     with pytest.raises(UnknownTypeError, match="'Q9_0'"):
         QuantizedTensor(np.zeros((2, 34), np.uint8), "Q9_0")
-    with pytest.raises(UnsupportedTypeError, match=r"^REMOVED_4: ggml has removed this type$"):
+    with pytest.raises(UnsupportedTypeError, match=r"^Q4_2 \(id 4\): ggml has removed this type$"):
         QuantizedTensor(np.zeros((2, 34), np.uint8), "REMOVED_4")
     with pytest.raises(NonFiniteError, match="nan"):
         QuantizedTensor.from_numpy(np.full((1, 32), np.nan), "Q8_0")

@@ -96,7 +96,7 @@ def test_outputs_whose_encoding_has_no_arrow(encoding: str, arrow: bytes) -> Non
     ("arguments", "hint"),
     [
         (["quantize", "nan.gguf", "Q8_0"], "`kquant verify FILE` lists every tensor that holds such numbers"),
-        (["inspect", "short.gguf"], "a download may have been cut off"),
+        (["compare", "nan.gguf", "short.gguf"], "a download may have been cut off"),
         (
             ["sweep", "nan.gguf", "--types", "IQ1_S"],
             "`kquant types` shows which types kquant has",

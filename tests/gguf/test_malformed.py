@@ -45,7 +45,11 @@ def two_tensors(**options: int) -> GGUFBuilder:
 CASES: dict[str, tuple[bytes, type[GGUFError], str]] = {
     "HEADER_BAD_MAGIC": (B(magic=b"FUGG").build(), GGUFError, "byte 0: magic: expected b'GGUF', got b'FUGG'"),
     "HEADER_BAD_VERSION_0": (B(version=0).build(), GGUFError, "byte 4: version: expected 2 or 3, got 0"),
-    "HEADER_BAD_VERSION_1": (B(version=1).build(), GGUFError, "byte 4: version: expected 2 or 3, got 1"),
+    "HEADER_BAD_VERSION_1": (
+        B(version=1).build(),
+        GGUFError,
+        "expected a GGUF file, got version 1 of GGUF, of ",
+    ),
     "HEADER_BAD_VERSION_FUTURE": (B(version=4).build(), GGUFError, "version: expected 2 or 3, got 4"),
     "HEADER_BAD_N_TENSORS": (
         B().build(n_tensors=-1),
@@ -171,9 +175,9 @@ CASES: dict[str, tuple[bytes, type[GGUFError], str]] = {
     "empty file": (
         b"",
         GGUFTruncatedError,
-        "byte 0: magic: expected 4 bytes, got the end of the file after 0",
+        "expected a GGUF file, got an empty file",
     ),
-    "big endian version 1": (B(version=1, byteorder="big").build(), GGUFError, "expected 2 or 3, got 1"),
+    "big endian version 1": (B(version=1, byteorder="big").build(), GGUFError, "got version 1 of GGUF"),
     "nested array": (
         B().kv_raw(B().string(b"k") + struct.pack("<iiQ", ARRAY, ARRAY, 1) + bytes(64)).build(),
         GGUFLimitError,
@@ -251,7 +255,7 @@ CASES: dict[str, tuple[bytes, type[GGUFError], str]] = {
     "removed tensor type": (
         B().tensor(b"a", (32,), 4).build(),
         GGUFError,
-        "tensor 'a': expected a tensor type that ggml still has, got 4",
+        "tensor 'a': expected a tensor type that ggml still has, got Q4_2 (id 4), which it has removed",
     ),
     "negative tensor type": (B().tensor(b"a", (32,), -1).build(), GGUFError, "unknown tensor type id -1"),
     "row not a multiple of the block size": (
@@ -357,7 +361,7 @@ def test_truncated_anywhere(byteorder: str, tmp_path: Path) -> None:
             missed = str(error)
         if length < end_of_last_tensor:
             assert missed.startswith(f"{path}: ")
-            assert "got the end of the file" in missed
+            assert ("got the end of the file" if length else "got an empty file") in missed
         else:
             assert not missed
 

@@ -177,7 +177,7 @@ def test_a_file_without_tensors_is_padded(tmp_path: Path) -> None:
             [("a", (32,), TensorType.REMOVED_4)],
             {},
             UnknownTypeError,
-            "tensor 'a': expected a tensor type that ggml still has, got 4",
+            "tensor 'a': expected a tensor type that ggml still has, got Q4_2 (id 4), which it has removed",
         ),
         ([], {"version": 1}, GGUFError, "GGUF version: expected one of (2, 3), got 1"),
         ([], {"alignment": 64}, GGUFError, "alignment: expected 32 as in the metadata, got 64"),
