@@ -12,7 +12,7 @@ from kquant.errors import InvalidDataError
 from kquant.types import TensorType
 from support import golden, naive, oracle
 from support.compare import assert_same_bytes, assert_same_floats
-from support.strategies import Batch, batches, random_blocks
+from support.strategies import Batch, N, batches, random_blocks
 
 pytestmark = pytest.mark.oracle
 
@@ -41,6 +41,10 @@ def _usable_oracle() -> None:
 def check(batch: Batch, type_name: str, execution: str, width: int | None = None) -> None:
     """Every row (the first `width` elements of it) of which ggml makes something valid: the same bytes."""
     x, weights = batch.x[:, :width], batch.weights if batch.weights is None else batch.weights[:width]
+    check_rows(x, weights, type_name, execution, str(batch))
+
+
+def check_rows(x: np.ndarray, weights: np.ndarray | None, type_name: str, execution: str, what: str) -> None:
     x = x[oracle.is_defined(x, type_name, weights)]
     want = oracle.quantize(x, type_name, weights)
     size = TensorType[type_name].type_size
@@ -48,7 +52,7 @@ def check(batch: Batch, type_name: str, execution: str, width: int | None = None
         all(naive.is_valid(block.tobytes(), type_name) for block in row.reshape(-1, size)) for row in want
     ]
     got = codec.quantize(x[valid], type_name, weights, execution=execution)
-    assert_same_bytes(got, want[valid], type_name, f"{execution}, {batch}")
+    assert_same_bytes(got, want[valid], type_name, f"{execution}, {what}")
 
 
 @pytest.mark.parametrize("type_name", golden.TYPES)
@@ -63,6 +67,18 @@ def test_quantize(type_name: str, batch: Batch) -> None:
 @numba
 def test_quantize_with_importance(type_name: str, batch: Batch) -> None:
     check(batch, type_name, "numba")
+
+
+@pytest.mark.parametrize("execution", ["numba", "numpy"])
+@pytest.mark.parametrize("type_name", WEIGHTED)
+def test_quantize_across_all_magnitudes(type_name: str, execution: str) -> None:
+    """Every scale of values with every scale of weights: sums that vanish, and sums that overflow."""
+    rng = np.random.default_rng(5)
+    weights = np.abs(rng.standard_normal(N)) * 10.0 ** np.arange(-36, 37, 6)[:, None]
+    x = rng.standard_normal((24, N)) * 10.0 ** np.linspace(-30, 36, 24)[:, None]
+    x[1::2] *= np.repeat(10.0 ** rng.uniform(-12, 0, (12, 16)), 16, axis=1)
+    for row in weights.astype(np.float32):
+        check_rows(x.astype(np.float32), row, type_name, execution, f"weights like {row[0]}")
 
 
 @pytest.mark.parametrize("type_name", golden.LEGACY)

@@ -27,6 +27,7 @@ from kquant.formats.k.symmetric_block import largest_scale, requantize
 from kquant.formats.scale_search import (
     ONE,
     ZERO,
+    all_finite,
     clamp,
     symmetric_levels,
     symmetric_search,
@@ -127,10 +128,10 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
             store(w, i, wi)
             total = total + wi
         store(sums, j, total)
-        scale, inverse = symmetric_search(x, 16 * j, 16, w, NMAX, wx)
+        scale, inverse = symmetric_search(x, 16 * j, 16, w, NMAX, wx, True)
         store(scales, j, scale)
         symmetric_levels(x, 16 * j, 16, inverse, NMAX, levels[16 * j : 16 * j + 16])
-    scale, inverse = symmetric_search(scales, 0, 16, sums, SC_MAX, wx)
+    scale, inverse = symmetric_search(scales, 0, 16, sums, SC_MAX, wx, all_finite(scales))
     store_half(block, D, scale)
     symmetric_levels(scales, 0, 16, inverse, SC_MAX, w)
     for j in range(16):

@@ -105,7 +105,7 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
 @kernel
 def search(x: Rows, j: int, w: Rows, scales: Rows, levels: Rows) -> None:
     wx = np.empty((16, x.shape[1]), np.float32)
-    scale, inverse = symmetric_search(x, 16 * j, 16, w, NMAX, wx)
+    scale, inverse = symmetric_search(x, 16 * j, 16, w, NMAX, wx, True)
     store(scales, j, scale)
     symmetric_levels(x, 16 * j, 16, inverse, NMAX, levels[16 * j : 16 * j + 16])
 
