@@ -21,7 +21,7 @@ from kquant.types import FileType, TensorType
 __all__ = ["Entry", "Inspection", "Share", "inspect"]
 
 SHOWN = 8
-"""Elements of an array that an inspection keeps."""
+"""Elements of an array that a report keeps."""
 
 _K = TypeVar("_K", bound=Hashable)
 
