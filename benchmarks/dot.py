@@ -1,4 +1,4 @@
-"""Products of packed rows: beside ggml's dot products, and 64 columns at once beside one after the other.
+"""Products of packed rows against ggml's dot products, and 64 columns at once against one after the other.
 
 Rows of 4096 elements, one thread: 64 rows that stay in the cache, 65536 that come from memory.  Compiled
 loops call kquant's product and ggml's function, so that no call from Python counts.

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.intensity`: the arithmetic of each search, and how near to the core's peak it runs.
+"""`python -m benchmarks.intensity`: the arithmetic of each search, and how close to the core's peak it runs.
 
 The operations are counted while NumPy executes the kernels: one for every lane of every operator and
-`where`; loads and stores are none.  Numba executes the same text, so that they are its operations, too, but
-for a few that it spells otherwise.  The peak is what additions and multiplications reach that never leave
-the registers.
+`where`; loads and stores do not count.  Numba compiles the same text, so it performs the same operations,
+except for a few that it writes differently.  The peak is what additions and multiplications on registers
+alone reach.
 """
 
 from __future__ import annotations

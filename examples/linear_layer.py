@@ -14,7 +14,7 @@ import numpy as np
 import kquant
 
 LAYER = "blk.3.ffn_gate.weight"
-TYPES = ("Q4_0", "Q4_1", "Q5_1", "Q8_0")  # rows of 576 elements are no whole super-blocks
+TYPES = ("Q4_0", "Q4_1", "Q5_1", "Q8_0")  # rows of 576 elements are not a whole number of super-blocks
 TOKENS = 8
 
 

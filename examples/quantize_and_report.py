@@ -13,7 +13,7 @@ def main(source: str, target: str, file_type: str, page: str) -> None:
     report = kquant.report(target, against=source, rows=16)
     report.write(page)
 
-    # what the page shows is at hand, too
+    # what the page shows is also available as objects
     facts = report.facts
     print(f"{facts.source.bits_per_weight:.2f} -> {facts.file.bits_per_weight:.2f} bits per weight")
     for row in sorted(facts.errors, key=lambda row: -row.sums.relative_rmse)[:3]:

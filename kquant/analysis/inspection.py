@@ -1,4 +1,4 @@
-"""What a GGUF file holds, told from its header alone: no byte of tensor data is touched."""
+"""What a GGUF file contains, from its header alone: no byte of tensor data is read."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What some of the tensors amount to."""
+    """The number, size and types of some of the tensors."""
 
     tensors: int
     elements: int
@@ -87,7 +87,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a GGUF file, or all shards of one, hold.  Made by `inspect`."""
+    """What a GGUF file, or all of its shards, contain.  Made by `inspect`."""
 
     paths: tuple[Path, ...]
     file_bytes: tuple[int, ...]
@@ -204,7 +204,7 @@ class Inspection:
 
 
 def inspect(source: str | os.PathLike[str] | GGUFFile) -> Inspection:
-    """What a GGUF file holds: metadata, tensors, types, and what an element truly costs.
+    """What a GGUF file contains: metadata, tensors, types, and what an element really costs.
 
     Reads the header and nothing else, so it answers at once for a file of any size, and also for the
     beginning of one: `Inspection.shortfall` says what is missing.

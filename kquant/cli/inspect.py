@@ -1,4 +1,4 @@
-"""`kquant inspect`: what a GGUF file holds."""
+"""`kquant inspect`: what a GGUF file contains."""
 
 from __future__ import annotations
 

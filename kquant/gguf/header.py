@@ -35,7 +35,7 @@ from kquant.types import TensorType
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where a tensor is and what it holds.  Shapes are NumPy's: the row length comes last."""
+    """Where a tensor is and what it contains.  Shapes are NumPy's: the row length comes last."""
 
     name: str
     shape: tuple[int, ...]
@@ -123,8 +123,8 @@ class Header:
 def parse_header(data: Buffer, path: Path, *, shard: int = 0) -> Header:
     """Reads the header at the start of `data`, the bytes of the file at `path`.
 
-    The metadata refers to `data` instead of copying it.  Whether the tensor data is there is not
-    checked.  Raises `GGUFError`.
+    The metadata refers to `data` instead of copying it.  This does not check whether the tensor data
+    exists.  Raises `GGUFError`.
     """
     cursor = Cursor(data, path)
     version = cursor.read_preamble()
@@ -180,7 +180,7 @@ def _read_metadata(cursor: Cursor, n_kv: int) -> Metadata:
 
 
 def _read_tensor(cursor: Cursor, index: int) -> tuple[int, TensorInfo]:
-    """The position of a tensor info, and what it says; its offset still counts from the tensor data."""
+    """The position of a tensor info, and its contents; the offset is still relative to the tensor data."""
     at = cursor.position
     name = cursor.read_text(f"name of tensor {index}", MAX_NAME_BYTES)
     what = f"tensor {name!r}"

@@ -35,9 +35,9 @@ class _OpenFile:
 class GGUFFile:
     """A GGUF model for reading: one file, or all of its shards.  Made by `read`.
 
-    Nothing but the header is touched until `data` is asked for.  A context manager; after `close` no
-    more data can be had, while the metadata and the arrays handed out before stay valid, because they
-    hold the memory map.
+    Only the header is read until `data` is called.  A context manager; after `close` no more data is
+    available, but the metadata and the arrays returned before stay valid, because they keep the memory
+    map alive.
 
     Attributes:
         paths: The files, the first shard first.
@@ -81,9 +81,9 @@ class GGUFFile:
     def data(self, info: TensorInfo) -> NDArray[np.uint8]:
         """The packed rows of a tensor: uint8, shape `info.shape[:-1] + (info.row_bytes,)`, read-only.
 
-        The bytes are the memory-mapped file's, in its byte order.  Raises `GGUFTruncatedError` if they
-        are not there, which only a file read with `header_only` can leave open, and `GGUFError` after
-        `close`.
+        The bytes are those of the memory-mapped file, in its byte order.  Raises `GGUFTruncatedError`
+        if they are missing, which is possible only for a file read with `header_only`, and `GGUFError`
+        after `close`.
         """
         path = self.paths[info.shard]
         if not self._maps:
@@ -104,7 +104,7 @@ class GGUFFile:
             _check_complete(path, members, self.file_bytes[shard])
 
     def close(self) -> None:
-        """Lets go of the memory map; it is unmapped when nothing refers to it any more."""
+        """Releases the memory map; it is unmapped when nothing refers to it any more."""
         self._maps = ()
 
     def __enter__(self) -> Self:
@@ -125,9 +125,9 @@ def read(path: str | os.PathLike[str], *, header_only: bool = False) -> GGUFFile
     Takes milliseconds, also for vocabularies of hundreds of thousands of strings: the file is mapped,
     not read.  Versions 2 and 3, both byte orders, any alignment.
 
-    `header_only` takes files whose tensor data is cut off.  Raises `GGUFError` for what is malformed,
-    `GGUFTruncatedError` for what ends early, `GGUFLimitError` for what is too much, `OSError` if the
-    file cannot be opened.
+    `header_only` accepts files whose tensor data is missing.  Raises `GGUFError` if the file is
+    malformed, `GGUFTruncatedError` if it ends early, `GGUFLimitError` if a number exceeds a limit, and
+    `OSError` if it cannot be opened.
 
     >>> from tempfile import TemporaryDirectory
     >>> from kquant import TensorType
@@ -168,7 +168,7 @@ def read_shard(path: str | os.PathLike[str], *, header_only: bool = False) -> GG
 def expand_shards(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     """The files of the model that starts at `path`; whether the others exist is not checked.
 
-    Raises `GGUFError` if `path` is a shard, but not the first or not named as shards are.
+    Raises `GGUFError` if `path` is a shard, but not the first one or not named as a shard.
     """
     first = _open(Path(path), header_only=True)
     return shard_paths(first.path, first.header.metadata)

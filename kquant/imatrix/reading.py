@@ -179,7 +179,7 @@ def _read_gguf(model: GGUFFile, path: str, include: Sequence[str], exclude: Sequ
     )
     if not names:
         raise ImatrixError(f"{path}: expected tensors NAME{_SUMS} and NAME{_COUNTS}, got none")
-    # as upstream, a half that is missing is an error also where it is not asked for
+    # as upstream, a missing half is an error even where it is not needed
     for name in names:
         _require(model, name + _SUMS, path)
         _require(model, name + _COUNTS, path)

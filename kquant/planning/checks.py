@@ -46,7 +46,7 @@ def _check_codec(name: str, type: TensorType, verb: str) -> None:
 def weights_key(tensor: TensorInfo, new_type: TensorType, imatrix: Imatrix | None) -> str | None:
     """The key of the importance weights with which a tensor is converted; None without.
 
-    Those of token embeddings are left aside where their number is wrong, which is common, as upstream.
+    As upstream, weights of token embeddings are ignored where their number is wrong, which is common.
     """
     if imatrix is None or tensor.name not in imatrix or tensor.type is new_type:
         return None
@@ -100,7 +100,7 @@ def find_problems(
 def find_notes(
     rows: Sequence[PlanRow], policy: PolicyOptions, imatrix: Imatrix | None, absent_layers: Iterable[int]
 ) -> Iterator[str]:
-    """What may surprise: options without effect, tensors without weights."""
+    """What may surprise a user: options without effect, tensors without weights."""
     default = policy.file_type.default_type
     if policy.tensor_types and not (default and default.is_quantized):
         yield f"tensor_types: no effect on {policy.file_type.name}"

@@ -63,7 +63,7 @@ def plan(
         output_tensor_type: The type of `output.weight`, or of the embeddings that stand for it.
         token_embedding_type: The type of the token embeddings.
         tensor_types: Types for tensors whose name a regular expression matches, the first that does:
-            pairs of both, or texts as `--tensor-type` takes them (in lower case, as there).
+            pairs of both, or texts as for `--tensor-type` (in lower case, as there).
         imatrix: Importance weights: a file, GGUF or `.dat`, or an `Imatrix`.
         include_weights: Use only the importance weights of tensors whose name contains one of these.
         exclude_weights: Leave out the importance weights of tensors whose name contains one of these.

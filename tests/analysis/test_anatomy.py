@@ -1,4 +1,4 @@
-"""What `kquant.analysis.anatomy` says of a block, against the published arithmetic and against the rooms."""
+"""What `kquant.analysis.anatomy` says of a block, against published figures and the format modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the words of the command line are understood: as llama-quantize understands them."""
+"""The positional arguments of the command line have llama-quantize's meaning."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ def test_targets_that_cannot_be(path: str, reason: str, source: Path, target: Pa
 
 @POSIX
 def test_a_folder_that_may_not_be_written_to(source: Path) -> None:
-    """In a process of its own, which gives up the rights of root if it has them."""
+    """In a process of its own, which drops the rights of root if it has them."""
     code = (
         "import os, sys; sys.path[:0] = sys.argv[3:]\n"
         "import kquant.convert.run\n"

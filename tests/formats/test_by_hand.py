@@ -51,7 +51,7 @@ SIMPLE = {
         block("00 34", "00 bc", "00 00 ff ff", "00 11 22 33 44 55 66 77 88 99 aa bb cc dd ee ff"),
         [i / 4 - 1 for i in LEVELS],
     ),
-    # -127, 127, then 1, -1 in turn; d = 1/2
+    # -127, 127, then 1 and -1 alternately; d = 1/2
     "Q8_0": (block("00 38", "81 7f", "01 ff * 15"), [-63.5, 63.5] + [0.5, -0.5] * 15),
     # 127, then thirty-one times 1: their sum is 158, times d = 1/2 is 79 (0x54f0)
     "Q8_1": (block("00 38", "f0 54", "7f", "01 * 31"), [63.5] + [0.5] * 31),
@@ -85,7 +85,7 @@ SUPER = {
         block("55 * 5", "51", "55 * 26", "e4 * 64", "08 19 2a 3b 4c 5d 6e 7f", "a5 a5 a5 a5", "00 38"),
         runs([0, 0, 9, 7.5, -4, -3, 1, 0.5, 0, 0, -3, -4.5, 4, 5, -3, -3.5], 16, at_69=4),
     ),
-    # levels 3 and 8 in turn; d = 1/16, dmin = 1/2.  Sub-block 4: 1/16 * 17 * 3 - 1/2 * 16 = -4.8125.
+    # levels 3 and 8 alternately; d = 1/16, dmin = 1/2.  Sub-block 4: 1/16 * 17 * 3 - 1/2 * 16 = -4.8125.
     # One byte is 0x8f: level 15 at element 128 + 7.
     "Q4_K": (
         block("00 2c", "00 38", SCALES_AND_MINIMA, "83 * 71", "8f", "83 * 56"),
@@ -140,8 +140,8 @@ def test_encode(type_name: str, execution: str) -> None:
 @pytest.mark.parametrize(
     ("type_name", "value", "bits"),
     [
-        ("F16", 1 + 2.0**-11, 0x3C00),  # a tie: to the even neighbour below
-        ("F16", 1 + 3 * 2.0**-11, 0x3C02),  # a tie: to the even neighbour above
+        ("F16", 1 + 2.0**-11, 0x3C00),  # a tie: rounds down to even
+        ("F16", 1 + 3 * 2.0**-11, 0x3C02),  # a tie: rounds up to even
         ("F16", 1 + 2.0**-11 + 2.0**-20, 0x3C01),
         ("F16", 2.0**-25, 0x0000),
         ("F16", 3 * 2.0**-26, 0x0001),

@@ -1,4 +1,4 @@
-"""kquant against a plain decoder and plain quantizers that share no line with it."""
+"""kquant against a plain decoder and plain quantizers that share no code with it."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_dequantize_arbitrary_bytes(type_name: str, execution: str, seed: int) -
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(numba, max_examples=12)
 def test_validate(type_name: str, seed: int) -> None:
-    """For types without a codec too.  Every other block is full of infinities and their neighbours."""
+    """For types without a codec too.  Every other block is full of infinities and numbers close to them."""
     blocks = random_blocks(type_name, 48, seed)
     extremes = np.array([0x00, 0x70, 0x7B, 0x7C, 0x7E, 0x7F, 0x80, 0xC0, 0xF0, 0xFC, 0xFF], np.uint8)
     blocks[::2] = np.random.default_rng(seed).choice(extremes, blocks[::2].shape)

@@ -347,7 +347,7 @@ def test_accepted(case: str, opened: Callable[[bytes], GGUFFile]) -> None:
 
 @pytest.mark.parametrize("byteorder", ["little", "big"])
 def test_truncated_anywhere(byteorder: str, tmp_path: Path) -> None:
-    """Whatever is cut off, but for the padding at the end, is missed: at each length, by a clear error."""
+    """A file truncated at any length is a clear error, unless only padding at the end is missing."""
     data = every_kind(byteorder).build()
     path = tmp_path / "cut.gguf"
     path.write_bytes(data)
@@ -394,7 +394,7 @@ HEADER_BYTES = len(every_kind().header())
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A small file with some bytes replaced, by noise or by numbers that hurt, cut or grown."""
+    """A small file with some bytes replaced, by noise or by dangerous numbers, shortened or extended."""
     data = bytearray(SMALL)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, HEADER_BYTES - 1))

@@ -134,7 +134,7 @@ def test_targets_that_cannot_be(target: Callable[[Path], Path], reason: str, tmp
 @POSIX
 @pytest.mark.parametrize("read_only", ["directory", "file"])
 def test_read_only_target(read_only: str, tmp_path: Path) -> None:
-    """In a process of its own, which gives up the rights of root if it has them."""
+    """In a process of its own, which drops the rights of root if it has them."""
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "out"
@@ -319,7 +319,7 @@ def test_a_temporary_name_that_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_kill_in_the_middle_leaves_nothing_under_the_name(tmp_path: Path) -> None:
-    """kill -9, then a second run: what the first one left beside the target is in nobody's way."""
+    """kill -9, then a second run: what the first one left next to the target does no harm."""
     path = tmp_path / "out.gguf"
     code = (
         "import sys; from kquant.gguf import *; from kquant.types import TensorType\n"

@@ -1,4 +1,4 @@
-"""The words of llama-quantize's options, and what is no such word."""
+"""The values of llama-quantize's options, and what is refused."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_patterns_from_texts_and_pairs() -> None:
     compiled = compile_patterns(["ATTN_V=q8_0", (r"\D+$", "q6_k"), ("x", TensorType.F16)])
     assert [(pattern.pattern, type) for pattern, type in compiled] == [
         ("attn_v", TensorType.Q8_0),
-        (r"\D+$", TensorType.Q6_K),  # pairs are taken as they stand
+        (r"\D+$", TensorType.Q6_K),  # pairs are used as they are
         ("x", TensorType.F16),
     ]
     digits = compile_patterns([(r"\d", "f16")])[0][0]

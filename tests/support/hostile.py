@@ -20,7 +20,7 @@ NAMES = [
 
 
 def write_hostile(path: Path, type_name: str = "F16") -> Path:
-    """A model that would run a script if anything were taken for HTML."""
+    """A model that would run a script if any of its texts were treated as HTML."""
     metadata = Metadata()
     for key, value in {
         "general.architecture": "<b>llama</b>",
