@@ -11,13 +11,14 @@ from llvmlite import ir
 
 from kquant.kernels.language import products
 from kquant.kernels.language.products import ROWS
+from kquant.kernels.lowering.isa.facts import HAS_BIT_MATRICES
 from kquant.kernels.lowering.lanes import LanesType, teach
 from kquant.kernels.lowering.rows import LITERAL, lane_of
-from kquant.kernels.lowering.vectors import HAS_GFNI, I16, placed_bits, shuffle
+from kquant.kernels.lowering.vectors import I16, placed_bits, shuffle
 
 
-def _has_gfni(value: Any) -> bool:
-    return HAS_GFNI and value.type.count % 64 == 0
+def _has_matrices(value: Any) -> bool:
+    return HAS_BIT_MATRICES and value.type.count % 64 == 0
 
 
 def _masked(builder: Any, value: Any, mask: int) -> Any:
@@ -27,12 +28,12 @@ def _masked(builder: Any, value: Any, mask: int) -> Any:
 def bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
     """See `products.moved`.
 
-    GFNI moves and masks at once, but shares its ports with products, so it is not for what a mask does, nor
-    for the top bits.  Shifts are of 16 bits: of 8, LLVM would make GFNI again.
+    A matrix of bits moves and masks at once, but shares its ports with products, so it is not for what a mask
+    does, nor for the top bits.  Shifts are of 16 bits: of 8, LLVM would make a matrix again.
     """
     there, mask = value, ((1 << n) - 1) << to
     if first != to:
-        if _has_gfni(value) and (to or first + n < 8):
+        if _has_matrices(value) and (to or first + n < 8):
             return placed_bits(builder, value, {to + k: first + k for k in range(n)})
         shorts = ir.VectorType(I16, value.type.count // 2)
         shift = builder.lshr if first > to else builder.shl
@@ -56,10 +57,10 @@ def _halves_of(builder: Any, low: Any, high: Any) -> Any:
 
 
 def _nibble_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """GFNI: one instruction moves the bits of `high` for both nibbles."""
+    """A matrix: one instruction moves the bits of `high` for both nibbles."""
     q, _, high = args[:3]
     i, n, first, second = (sig.args[k].literal_value for k in (1, 3, 4, 5))
-    if not _has_gfni(q):
+    if not _has_matrices(q):
         parts = (bits(builder, q, 4 * i, 4, 0), bits(builder, high, second if i else first, n, 4))
         return builder.or_(*parts)
     fields = {to + k: at + k for to, at in ((4, first), (0, second)) for k in range(n)}
@@ -78,10 +79,10 @@ teach(
 
 
 def _pair_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """GFNI: first both are put into halves of bytes; if they are in the same half, one changes its own."""
+    """Matrices: both are put into halves of bytes; if they are in the same half, one changes its own."""
     q, _, high = args[:3]
     i, at = (sig.args[k].literal_value for k in (1, 3))
-    if not _has_gfni(q):
+    if not _has_matrices(q):
         return builder.or_(bits(builder, q, 2 * i, 2, 0), bits(builder, high, at, 1, 2))
     if at // 4 == i // 2:
         high, at = placed_bits(builder, high, {k: (k + 4) % 8 for k in range(8)}), (at + 4) % 8

@@ -18,8 +18,9 @@ from numba.extending import register_model
 
 from kquant.kernels.language import products, strips
 from kquant.kernels.language.products import EVEN_AND_ODD, ROWS, SUPER_BLOCK
+from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS, SUMS_BY_TURNS, TUNING
+from kquant.kernels.lowering.isa.memory import before_loads
 from kquant.kernels.lowering.lanes import LanesType, teach
-from kquant.kernels.lowering.memory import IS_ZEN
 from kquant.kernels.lowering.products import SumsType, sums_of
 from kquant.kernels.lowering.rows import LITERAL, BlockType, PrimitiveModel, nothing, record_of, times
 from kquant.kernels.lowering.strips import (
@@ -35,13 +36,11 @@ from kquant.kernels.lowering.strips import (
     given,
     kept,
 )
-from kquant.kernels.lowering.sums import add_fours_of_bytes, add_pairs_of_bytes, add_pairs_of_shorts, narrowed
+from kquant.kernels.lowering.sums import add_fours_of_bytes, add_pairs_of_shorts, narrowed, pairs_of_bytes
 from kquant.kernels.lowering.vectors import (
-    HAS_VNNI,
     I8,
     I16,
     I64,
-    finished,
     load,
     load_behind,
     offset,
@@ -49,9 +48,6 @@ from kquant.kernels.lowering.vectors import (
     spread_scales,
     widened_once,
 )
-
-JOINED = 176
-"""Bytes of a block whose loads are joined in Zen's way: in a block of Q6_K, of 210, they take longer."""
 
 
 class GroupRowsType(types.Type):
@@ -62,19 +58,18 @@ class GroupRowsType(types.Type):
 
     def __init__(self, block_size: int) -> None:
         super().__init__(f"group rows of {block_size}")
-        self.joins_in_words = IS_ZEN and block_size <= JOINED
+        self.joins_in_words = block_size <= TUNING.joined_block_bytes
 
 
 class GroupType(types.Type):
     """The Numba type of `part_at`: sums, 16 scales of each, products that wait for theirs, activations.
 
-    With VNNI, which takes some cycles to add, there are two sums by turns; where levels are unpacked alone,
-    one is faster.
+    Sums are added to by turns; where levels are unpacked alone, one is faster.
     """
 
     def __init__(self, is_alone: int) -> None:
         super().__init__("group alone" if is_alone else "group")
-        self.is_alone, self.chains = bool(is_alone), 1 if is_alone or not HAS_VNNI else 2
+        self.is_alone, self.chains = bool(is_alone), 1 if is_alone else SUMS_BY_TURNS
         self.sums = ir.ArrayType(ACC, self.chains)
         kinds = self.sums, SHORTS, ACC, I8
         self.llvm = ir.LiteralStructType([kind.as_pointer() for kind in kinds])
@@ -178,12 +173,14 @@ def put_bytes_of_group(
     """
     q = builder.extract_value(group, 3)
     both = given(builder, offset(builder, q, times(builder, at, PER)), ir.VectorType(I8, PER * LONG))
-    (_add_fours if HAS_VNNI else _add_pairs)(builder, group, builder.lshr(at, I64(5)), levels, both, spread)
+    (_add_fours if HAS_BYTE_DOTS else _add_pairs)(
+        builder, group, builder.lshr(at, I64(5)), levels, both, spread
+    )
 
 
 def _add_pairs(builder: Any, part: Any, i: Any, levels: Any, x: Any, spread: _Spread) -> None:
     sums, scales = (builder.extract_value(part, k) for k in (0, 1))
-    found = add_pairs_of_bytes(builder, levels, x)
+    found = pairs_of_bytes(builder, levels, x)
     _add(builder, sums, i, found, spread(builder, builder.load(scales), i))
 
 
@@ -207,7 +204,7 @@ def _put_part(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     sums, chains = builder.load(builder.extract_value(args[2], 0)), sig.args[2].chains
     total = reduce(builder.add, [builder.extract_value(sums, i) for i in range(chains)])
     if sig.args[2].is_alone:
-        total = finished(builder, total)
+        total = before_loads(builder, total)
     builder.store(total, kept(builder, args[0], SUMS, args[1]))
     return context.get_dummy_value()
 

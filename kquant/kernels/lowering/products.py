@@ -18,6 +18,7 @@ from numba.extending import register_model
 
 from kquant.kernels.language import lanes, products
 from kquant.kernels.language.products import BLOCK, ROWS, SUPER_BLOCK
+from kquant.kernels.lowering.isa.facts import COLUMNS_IN_REGISTERS, COLUMNS_LEFT, HAS_BYTE_DOTS
 from kquant.kernels.lowering.lanes import LanesType, teach
 from kquant.kernels.lowering.rows import (
     LITERAL,
@@ -28,7 +29,7 @@ from kquant.kernels.lowering.rows import (
     row_step,
     times,
 )
-from kquant.kernels.lowering.sums import FEW, MANY, add_dots, add_scaled, dots, pair_dots
+from kquant.kernels.lowering.sums import add_dots, add_scaled, dots, pair_dots
 from kquant.kernels.lowering.tiles import (
     FACTORS,
     LEVELS,
@@ -40,7 +41,7 @@ from kquant.kernels.lowering.tiles import (
     ProductsType,
     in_tile,
 )
-from kquant.kernels.lowering.vectors import HAS_VNNI, I64, WORDS, everywhere, load, offset, store
+from kquant.kernels.lowering.vectors import I64, WORDS, everywhere, load, offset, store
 
 
 class SumsType(types.Type):
@@ -91,7 +92,11 @@ def _columns_type(count: int) -> Callable[..., Any]:
 
 
 _word: Any
-for _word, _count in ((products.many_columns, MANY), (products.few_columns, FEW), (products.one_column, 1)):
+for _word, _count in (
+    (products.many_columns, COLUMNS_IN_REGISTERS),
+    (products.few_columns, COLUMNS_LEFT),
+    (products.one_column, 1),
+):
     teach(_word, _columns_type(_count), (types.Array, types.Integer))(_columns)
 teach(products.put_sums, nothing, (types.Array, types.Integer, SumsType))(_put_columns)
 
@@ -222,13 +227,13 @@ def _places(builder: Any, place: Any, n: int) -> list[Any]:
 
 
 def _block_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """With VNNI, sums begin with what is too much."""
+    """With byte dots, sums begin with what is too much."""
     _, tile, _, _, columns, c = args
     out, (top, excess) = sig.return_type, (sig.args[k].literal_value for k in (2, 3))
     step, levels = record(BLOCK).step, _places(builder, in_tile(builder, tile, LEVELS), BLOCK // 4)
     q = offset(builder, columns, times(builder, c, step))
     too_much = _too_much(builder, out, excess, columns, c)
-    if HAS_VNNI:
+    if HAS_BYTE_DOTS:
         return sums_of(builder, add_dots(builder, too_much, levels, q, step))
     sums = dots(builder, levels, q, out.columns, step, top)
     return sums_of(builder, [builder.add(*both) for both in zip(sums, too_much, strict=True)])

@@ -1,6 +1,6 @@
 """Lowers what of `language.products` for levels of few bits, and for those too large.
 
-Levels of two or three bits times a small scale fit a byte.  With VNNI, sums of products of bytes so run
+Levels of two or three bits times a small scale fit a byte.  With byte dots, sums of products of bytes so run
 through all of a super-block, and nothing is scaled after every 16 elements.  Imported by
 `kquant.kernels.compile` only, when the first kernel is compiled.
 """
@@ -18,6 +18,7 @@ from kquant.kernels.language import products
 from kquant.kernels.language.products import CENTERS, MIDDLE, ROWS, SUPER_BLOCK
 from kquant.kernels.lowering.bits import bits
 from kquant.kernels.lowering.groups import GroupType, put_bytes_of_group, summed
+from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS
 from kquant.kernels.lowering.lanes import I32, LanesType, teach
 from kquant.kernels.lowering.products import (
     SumsType,
@@ -34,7 +35,6 @@ from kquant.kernels.lowering.strips import PER, SHORTS, GroupsType, StripType, p
 from kquant.kernels.lowering.sums import add_dots
 from kquant.kernels.lowering.tiles import LEVELS, SCALES, PlaceType, ProductsType, in_tile, multiply_levels
 from kquant.kernels.lowering.vectors import (
-    HAS_VNNI,
     WORDS,
     load,
     offset,
@@ -67,7 +67,7 @@ lower_builtin(products.put_small_scales, GroupType, LanesType)(_put_small_scales
 
 def _put_in_tile(builder: Any, tile: Any, at: Any, levels: Any, top: int) -> None:
     place = in_tile(builder, tile, LEVELS, times(builder, at, ROWS))
-    if not HAS_VNNI:  # sums of levels as they are fit 16 bits for longer
+    if not HAS_BYTE_DOTS:  # sums of levels as they are fit 16 bits for longer
         store(builder, place, levels)
         return
     scales = in_tile(builder, tile, SCALES, times(builder, at, QUAD // 16))
@@ -130,7 +130,7 @@ def _folded_sums(
 
 def _small_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _, tile, columns, c = args
-    if not HAS_VNNI:
+    if not HAS_BYTE_DOTS:
         return scaled_sums(builder, sig.return_type, tile, 16, 3, columns, SUPER_BLOCK, c)
     return _folded_sums(builder, sig.return_type, tile, columns, c)
 
@@ -149,10 +149,10 @@ lower_builtin(products.small_dots, SumsType, GroupsType, StripType, types.Intege
 
 
 def _centered_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """With VNNI, sums begin with what is too much; else that is subtracted."""
+    """With byte dots, sums begin with what is too much; else that is subtracted."""
     _, tile, _, columns, c = args
     out, top = sig.return_type, sig.args[2].literal_value
-    if not HAS_VNNI:
+    if not HAS_BYTE_DOTS:
         sums = scaled_sums(builder, out, tile, 16, top, columns, SUPER_BLOCK, c)
         return _less(builder, sums, pair_sums(builder, out, tile, columns, c))
     step = record(SUPER_BLOCK).step

@@ -16,6 +16,7 @@ from numba.extending import register_model
 
 from kquant.kernels.language import products, strips
 from kquant.kernels.language.products import EVEN_AND_ODD, ROWS, SUPER_BLOCK
+from kquant.kernels.lowering.isa.facts import BLOCKS_PER_REGISTER
 from kquant.kernels.lowering.lanes import I32, LanesType, teach
 from kquant.kernels.lowering.products import SumsType, first_digit, sums_of, two_digits
 from kquant.kernels.lowering.rows import (
@@ -30,9 +31,9 @@ from kquant.kernels.lowering.rows import (
 )
 from kquant.kernels.lowering.sums import add_fours_by_lane, add_pairs_of_shorts
 from kquant.kernels.lowering.tiles import pair_from, row_of
-from kquant.kernels.lowering.vectors import HALF, HAS_VNNI, I8, I16, I64, WORDS, load, offset, shuffle, store
+from kquant.kernels.lowering.vectors import HALF, I8, I16, I64, WORDS, load, offset, shuffle, store
 
-PER = 2 if HAS_VNNI else 1
+PER = BLOCKS_PER_REGISTER
 """Super-blocks in a group: what fits a register."""
 LONG = 32
 """Bytes of each in a register."""
