@@ -12,22 +12,15 @@ from numba import types
 
 from kquant.kernels.language import packed
 from kquant.kernels.layout import ROWS
-from kquant.kernels.lowering.lanes import I32, LanesType, teach
+from kquant.kernels.lowering.isa.facts import HAS_BIT_MATRICES
+from kquant.kernels.lowering.isa.memory import gathered_words
+from kquant.kernels.lowering.lanes import LanesType, teach
 from kquant.kernels.lowering.rows import LITERAL, QUAD, in_array, lane_of, number_from
-from kquant.kernels.lowering.vectors import (
-    HAS_GFNI,
-    I16,
-    I64,
-    WORDS,
-    everywhere,
-    intrinsic,
-    placed_bits,
-    shuffle,
-)
+from kquant.kernels.lowering.vectors import I16, WORDS, placed_bits, shuffle
 
 
-def _has_gfni(value: Any) -> bool:
-    return HAS_GFNI and value.type.count % 64 == 0
+def _has_matrices(value: Any) -> bool:
+    return HAS_BIT_MATRICES and value.type.count % 64 == 0
 
 
 def _masked(builder: Any, value: Any, mask: int) -> Any:
@@ -37,12 +30,12 @@ def _masked(builder: Any, value: Any, mask: int) -> Any:
 def bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
     """n bits of each byte, from bit `first` on, moved to bit `to`; the others are zero.
 
-    GFNI moves and masks at once, but shares its ports with products, so it is not for what a mask does, nor
-    for the top bits.  Shifts are of 16 bits: of 8, LLVM would make GFNI again.
+    A matrix of bits moves and masks at once, but shares its ports with products, so it is not for what a mask
+    does, nor for the top bits.  Shifts are of 16 bits: of 8, LLVM would make a matrix again.
     """
     there, mask = value, ((1 << n) - 1) << to
     if first != to:
-        if _has_gfni(value) and (to or first + n < 8):
+        if _has_matrices(value) and (to or first + n < 8):
             return placed_bits(builder, value, {to + k: first + k for k in range(n)})
         shorts = ir.VectorType(I16, value.type.count // 2)
         shift = builder.lshr if first > to else builder.shl
@@ -70,13 +63,13 @@ def _joined(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     low, _, _, high = args[:4]
     first, n, second, m = (sig.args[k].literal_value for k in (1, 2, 4, 5))
     in_halves = all(at // 4 == (at + count - 1) // 4 for at, count in ((first, n), (second, m)))
-    if not (_has_gfni(low) and in_halves):
+    if not (_has_matrices(low) and in_halves):
         return builder.or_(bits(builder, low, first, n, 0), bits(builder, high, second, m, n))
     return _in_one_move(builder, low, first, n, high, second, m)
 
 
 def _in_one_move(builder: Any, low: Any, first: int, n: int, high: Any, second: int, m: int) -> Any:
-    """GFNI: both are put into halves of bytes; if they are in the same half, one changes its own."""
+    """Matrices: both are put into halves of bytes; if they are in the same half, one changes its own."""
     if first // 4 == second // 4:
         high = placed_bits(builder, high, {k: (k + 4) % 8 for k in range(8)})
         second = (second + 4) % 8
@@ -94,10 +87,10 @@ teach(
 
 
 def _nibbles_joined(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """GFNI: one instruction moves the bits of `high` for both nibbles."""
+    """A matrix: one instruction moves the bits of `high` for both nibbles."""
     low, high = args[:2]
     first, second, m = (t.literal_value for t in sig.args[2:])
-    if _has_gfni(low):
+    if _has_matrices(low):
         fields = {to + k: at + k for to, at in ((4, first), (0, second)) for k in range(m)}
         both = placed_bits(builder, high, fields)
         above = {k: 4 + k for k in range(4)} | {4 + k: k for k in range(m)}
@@ -160,23 +153,11 @@ def _gather(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     for i in range(args[1].type.count // QUAD * 4):
         low, high = (number_from(builder, LanesType("uint8", QUAD), value, i, 8) for value in args[1:])
         index = builder.or_(low, builder.shl(high, ir.Constant(WORDS, [8] * ROWS)))
-        words.append(_gathered(builder, first, index))
+        words.append(gathered_words(builder, first, index))
     while len(words) > 1:
         pairs = zip(words[::2], words[1::2], strict=True)
         words = [shuffle(builder, a, b, range(2 * a.type.count)) for a, b in pairs]
     return builder.bitcast(words[0], sig.return_type.llvm)
-
-
-def _gathered(builder: Any, first: Any, index: Any) -> Any:
-    """The words at `first + 4 * index`."""
-    addresses = builder.add(
-        everywhere(builder, builder.ptrtoint(first, I64)),
-        builder.zext(builder.shl(index, ir.Constant(WORDS, [2] * ROWS)), ir.VectorType(I64, ROWS)),
-    )
-    pointers = builder.inttoptr(addresses, ir.VectorType(I32.as_pointer(), ROWS))
-    mask = ir.Constant(ir.VectorType(ir.IntType(1), ROWS), [1] * ROWS)
-    name = f"llvm.masked.gather.v{ROWS}i32.v{ROWS}p0"
-    return intrinsic(builder, name, WORDS, pointers, I32(1), mask, ir.Constant(WORDS, ir.Undefined))
 
 
 teach(packed.gather, _gather_type, (types.Array, LanesType, LanesType))(_gather)

@@ -16,6 +16,7 @@ from numba.extending import register_model
 from kquant.kernels.language import consecutive, products, tiles
 from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.layout import ROWS, RUN, at, group_of_blocks, lanes_of_column
+from kquant.kernels.lowering.isa.facts import BLOCKS_PER_REGISTER
 from kquant.kernels.lowering.lanes import I32, LanesType, teach
 from kquant.kernels.lowering.products import SumsType, first_digit, sums_of, two_digits
 from kquant.kernels.lowering.rows import (
@@ -37,9 +38,9 @@ from kquant.kernels.lowering.tiles import (
     row_of,
     zero_point_pairs,
 )
-from kquant.kernels.lowering.vectors import HALF, HAS_VNNI, I8, I16, I64, WORDS, load, offset, shuffle, store
+from kquant.kernels.lowering.vectors import HALF, I8, I16, I64, WORDS, load, offset, shuffle, store
 
-PER = 2 if HAS_VNNI else 1
+PER = BLOCKS_PER_REGISTER
 """Super-blocks in a group: as many as have 32 bytes each in a register."""
 ACC = ir.VectorType(I32, PER * RUN // 4)
 SHORTS = ir.VectorType(I16, PER * RUN // 2)

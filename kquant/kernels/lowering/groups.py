@@ -33,18 +33,17 @@ from kquant.kernels.lowering.consecutive import (
     kept,
     lane_sums,
 )
+from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS, SUMS_BY_TURNS, TUNING
+from kquant.kernels.lowering.isa.memory import before_loads
 from kquant.kernels.lowering.lanes import LanesType, teach
-from kquant.kernels.lowering.memory import IS_ZEN
 from kquant.kernels.lowering.products import SumsType, less, sums_of
 from kquant.kernels.lowering.rows import LITERAL, BlockType, PrimitiveModel, nothing, record_of, times
-from kquant.kernels.lowering.sums import add_fours_of_bytes, add_pairs_of_bytes, add_pairs_of_shorts, narrowed
+from kquant.kernels.lowering.sums import add_fours_of_bytes, add_pairs_of_shorts, narrowed, pairs_of_bytes
 from kquant.kernels.lowering.tiles import DotType, pairs_are_subtracted
 from kquant.kernels.lowering.vectors import (
-    HAS_VNNI,
     I8,
     I16,
     I64,
-    finished,
     load,
     load_behind,
     offset,
@@ -56,8 +55,6 @@ from kquant.kernels.lowering.vectors import (
 
 LARGEST = 63
 """The largest level: four times that times 128 fits 16 bits."""
-JOINED = 176
-"""Bytes of a block whose loads are joined in Zen's way: in a block of Q6_K, of 210, they take longer."""
 
 
 class GroupRowsType(types.Type):
@@ -68,14 +65,13 @@ class GroupRowsType(types.Type):
 
     def __init__(self, block_size: int) -> None:
         super().__init__(f"group rows of {block_size}")
-        self.joins_in_words = IS_ZEN and block_size <= JOINED
+        self.joins_in_words = block_size <= TUNING.joined_block_bytes
 
 
 class GroupType(types.Type):
     """The Numba type of `group_at`: sums, 16 scales of each, products that wait for theirs, activations.
 
-    With VNNI, which takes some cycles to add, there are two sums by turns; where scales are put with the
-    levels, one is faster.
+    Sums are added to by turns; where scales are put with the levels, one is faster.
     """
 
     def __init__(self, dot: BlockDot) -> None:
@@ -83,7 +79,7 @@ class GroupType(types.Type):
         assert dot.scales is not None
         assert dot.largest <= LARGEST, "sums of four products fit 16 bits"
         self.dot, self.scales_with_levels = dot, dot.scales.with_levels
-        self.chains = 1 if self.scales_with_levels or not HAS_VNNI else 2
+        self.chains = 1 if self.scales_with_levels else SUMS_BY_TURNS
         self.sums = ir.ArrayType(ACC, self.chains)
         kinds = self.sums, SHORTS, ACC, I8
         self.llvm = ir.LiteralStructType([kind.as_pointer() for kind in kinds])
@@ -194,14 +190,14 @@ def _put_levels(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     activations = given(builder, q, ir.VectorType(I8, PER * RUN))
     as_bytes = dot.scales.with_levels and _scales_are_bytes(dot)
     spread = spread_bytes if as_bytes else spread_scales
-    add = _add_fours if HAS_VNNI else _add_pairs
+    add = _add_fours if HAS_BYTE_DOTS else _add_pairs
     add(builder, group, builder.lshr(i, I64(5)), levels, activations, spread)
     return context.get_dummy_value()
 
 
 def _add_pairs(builder: Any, part: Any, i: Any, levels: Any, x: Any, spread: _Spread) -> None:
     sums, scales = (builder.extract_value(part, k) for k in (0, 1))
-    found = add_pairs_of_bytes(builder, levels, x)
+    found = pairs_of_bytes(builder, levels, x)
     _add(builder, sums, i, found, spread(builder, builder.load(scales), i))
 
 
@@ -227,7 +223,7 @@ def _put_group(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     sums = builder.load(builder.extract_value(args[2], 0))
     total = reduce(builder.add, [builder.extract_value(sums, i) for i in range(kind.chains)])
     if kind.scales_with_levels:
-        total = finished(builder, total)
+        total = before_loads(builder, total)
     builder.store(total, kept(builder, args[0], SUMS, args[1]))
     return context.get_dummy_value()
 

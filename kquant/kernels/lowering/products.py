@@ -18,6 +18,7 @@ from numba.extending import register_model
 from kquant.kernels.language import lanes, products
 from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.layout import BLOCK, CENTER, MIDDLE, ROWS, SUPER_BLOCK, at, block_of_column
+from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS
 from kquant.kernels.lowering.lanes import I32, LanesType, teach
 from kquant.kernels.lowering.rows import (
     LITERAL,
@@ -40,7 +41,7 @@ from kquant.kernels.lowering.tiles import (
     in_tile,
     pairs_are_subtracted,
 )
-from kquant.kernels.lowering.vectors import HAS_VNNI, I64, WORDS, everywhere, load, offset, store
+from kquant.kernels.lowering.vectors import I64, WORDS, everywhere, load, offset, store
 
 
 class SumsType(types.Type):
@@ -210,7 +211,7 @@ def _integer_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     kind, out, dot = sig.args[1], sig.return_type, sig.args[1].dot
     if dot.scales is None:
         return _block_sums(builder, out, kind, tile, columns, c)
-    folded = HAS_VNNI and folded_center(dot) is not None
+    folded = HAS_BYTE_DOTS and folded_center(dot) is not None
     if has_centers(dot):
         sums = _folded_sums if folded else _centered_sums
         return sums(builder, out, kind, tile, columns, c)
@@ -221,12 +222,12 @@ def _integer_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 def _block_sums(builder: Any, out: SumsType, kind: Any, tile: Any, columns: Any, c: Any) -> Any:
-    """Blocks of 32.  With VNNI, sums begin with what the zero point makes of the activations."""
+    """Blocks of 32.  With byte dots, sums begin with what the zero point makes of the activations."""
     distance, dot = step(kind.dot), kind.dot
     levels = _places(builder, in_tile(builder, kind, tile, "levels"), BLOCK // 4)
     q = offset(builder, columns, field(dot, "q"), times(builder, c, distance))
     of_zero_point = _of_zero_point(builder, out, dot, columns, c)
-    if HAS_VNNI:
+    if HAS_BYTE_DOTS:
         return sums_of(builder, add_dots(builder, of_zero_point, levels, q, distance))
     sums = dots(builder, levels, q, out.columns, distance, dot.largest)
     return sums_of(builder, [builder.add(*both) for both in zip(sums, of_zero_point, strict=True)])

@@ -16,8 +16,9 @@ from numba.extending import models, register_model
 
 from kquant.kernels.language import packed, products
 from kquant.kernels.layout import ROWS
+from kquant.kernels.lowering.isa.memory import prefetch
+from kquant.kernels.lowering.isa.tuning import FIRST_LEVEL, SECOND_LEVEL
 from kquant.kernels.lowering.lanes import I32, LanesType, teach
-from kquant.kernels.lowering.memory import FIRST_LEVEL, SECOND_LEVEL, fetch_line
 from kquant.kernels.lowering.vectors import HALF, I8, I16, I64, WORDS, load, offset, shuffle
 
 LITERAL = types.IntegerLiteral
@@ -158,7 +159,7 @@ teach(
 
 def _prefetch(level: int) -> Callable[..., Any]:
     def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        fetch_line(builder, builder.extract_value(_block_from(context, builder, sig, args), 0), level)
+        prefetch(builder, builder.extract_value(_block_from(context, builder, sig, args), 0), level)
         return context.get_dummy_value()
 
     return lowering

@@ -17,6 +17,7 @@ from numba.extending import register_model
 from kquant.kernels.language import products, tiles
 from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.layout import CENTER, MIDDLE, ROWS, at, tile
+from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS
 from kquant.kernels.lowering.lanes import I32, LanesType, teach
 from kquant.kernels.lowering.rows import (
     QUAD,
@@ -30,7 +31,7 @@ from kquant.kernels.lowering.rows import (
     times,
 )
 from kquant.kernels.lowering.sums import dots
-from kquant.kernels.lowering.vectors import HAS_VNNI, I8, I16, WORDS, load, offset, shuffle, store
+from kquant.kernels.lowering.vectors import I8, I16, WORDS, load, offset, shuffle, store
 
 # ---------------------------------------------------------------- declarations and places
 
@@ -122,8 +123,8 @@ def in_tile(builder: Any, kind: Any, value: Any, field: str, *distances: Any) ->
 def folded_center(dot: BlockDot) -> int | None:
     """What has to be added to a level times its scale so that it is a byte without sign; None if none fits.
 
-    Levels of two or three bits times a small scale fit a byte.  With VNNI, sums of products of bytes so run
-    through all of a super-block, and nothing is scaled after every 16 elements.
+    Levels of two or three bits times a small scale fit a byte.  With byte dots, sums of products of bytes so
+    run through all of a super-block, and nothing is scaled after every 16 elements.
     """
     scales = dot.scales
     if scales is None or scales.elements != 16:
@@ -142,7 +143,7 @@ def pairs_are_subtracted(dot: BlockDot) -> bool:
 def has_centers(dot: BlockDot) -> bool:
     """Whether sums of many columns begin with the columns' `centers` instead."""
     return (
-        HAS_VNNI
+        HAS_BYTE_DOTS
         and pairs_are_subtracted(dot)
         and (dot.zero_point == CENTER or folded_center(dot) is not None)
     )
@@ -156,7 +157,9 @@ def _put_levels(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     kind, dot = sig.args[0], sig.args[0].dot
     place = in_tile(builder, kind, value, "levels", times(builder, index, ROWS))
     center = folded_center(dot)
-    if center is None or not HAS_VNNI:  # without VNNI, sums of levels as they are fit 16 bits for longer
+    if (
+        center is None or not HAS_BYTE_DOTS
+    ):  # without byte dots, sums of levels as they are fit 16 bits for longer
         store(builder, place, levels)
         return context.get_dummy_value()
     scales = in_tile(builder, kind, value, "scales", times(builder, index, QUAD // 16))

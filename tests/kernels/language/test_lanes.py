@@ -362,8 +362,8 @@ def test_a_processor_without_halves_gives_the_same_bytes(tmp_path: Path) -> None
     """LLVM has no instruction for it there, and Numba no function."""
     code = (
         "import sys, numpy as np; from kquant.arrays import codec\n"
-        "from kquant.kernels.lowering import lanes as simd\n"
-        "assert not simd.HAS_HALF\n"
+        "from kquant.kernels.lowering.isa.facts import CONVERTS_HALVES\n"
+        "assert not CONVERTS_HALVES\n"
         "codec.dequantize(np.arange(65536, dtype='<u2').view(np.uint8), 'F16').tofile(sys.argv[1])\n"
         "codec.quantize(np.load(sys.argv[2]), 'F16').tofile(sys.argv[1] + '2')"
     )
