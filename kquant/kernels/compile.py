@@ -69,6 +69,7 @@ def compiled(driver: Callable[..., Any], signature: str, name: str) -> Any:
                 blocks,
                 halves,
                 small,
+                tables,
                 transposes,
             )
 

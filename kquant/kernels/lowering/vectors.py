@@ -35,6 +35,7 @@ def _has(*features: str) -> bool:
 
 
 HAS_VNNI, HAS_AVX2, HAS_GFNI = _has("avx512bw", "avx512vnni"), _has("avx2"), _has("avx512bw", "gfni")
+HAS_AVX512 = _has("avx512bw")
 
 
 # ---------------------------------------------------------------- vectors
