@@ -60,7 +60,7 @@ def gb(n_bytes: float, digits: int = 1) -> str:
 
 def bits_per_element() -> Iterator[Claim]:
     published = {"Q2_K": 2.625, "Q3_K": 3.4375, "Q4_K": 4.5, "Q5_K": 5.5, "Q6_K": 6.5625, "Q8_K": 9.125}
-    published |= {"Q4_0": 4.5, "Q4_1": 5, "Q5_0": 5.5, "Q5_1": 6, "Q8_0": 8.5}
+    published |= {"Q4_0": 4.5, "Q4_1": 5, "Q5_0": 5.5, "Q5_1": 6, "Q8_0": 8.5, "IQ4_NL": 4.5, "MXFP4": 4.25}
     for name, bits in published.items():
         total, _, value = arithmetic(name).rpartition(" = ")
         yield Claim(f"{name}: {total}", f"{bits:g}", value)
@@ -245,7 +245,7 @@ tensor data. A GiB is 2³⁰ bytes, a GB is 10⁹.
 ## Bits per element
 
 These sums follow from the layout of the blocks: q are the levels, sc and m the scales and minima of
-sub-blocks, d and dmin the scales of these.
+sub-blocks, d and dmin the scales of these, e an exponent that serves as scale.
 
 {table(bits_per_element())}
 

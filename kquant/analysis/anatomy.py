@@ -24,6 +24,7 @@ _MEANING = {
     "sc": "scales",
     "m": "mins",
     "d": "scale",
+    "e": "exponent of the scale",
     "dmin": "scale of the mins",
     "s": "sum",
     "bsums": "sums",

@@ -69,6 +69,7 @@ def compiled(driver: Callable[..., Any], signature: str, name: str) -> Any:
                 blocks,
                 groups,
                 halves,
+                tables,
                 transposes,
             )
             from kquant.kernels.lowering.isa.target import KernelCompiler

@@ -52,7 +52,7 @@ def test_no_such_type(door: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize("door", ["quantize", "dequantize"])
-@pytest.mark.parametrize("type_name", ["IQ2_XXS", "IQ4_NL", "TQ1_0", "MXFP4", "I32", "F64", "REMOVED_4"])
+@pytest.mark.parametrize("type_name", ["IQ2_XXS", "IQ4_XS", "TQ1_0", "NVFP4", "I32", "F64", "REMOVED_4"])
 def test_a_type_without_codec(door: str, type_name: str) -> None:
     assert not codec.has_codec(type_name)
     with pytest.raises(UnsupportedTypeError, match=rf"^{type_name}: .*no codec"):

@@ -16,7 +16,6 @@ from support import golden
 from support.compare import assert_same_bytes, assert_same_floats
 
 ALL = ("F32", *golden.TYPES)
-WEIGHTED = golden.K_QUANTS + golden.LEGACY
 
 every_type = pytest.mark.parametrize("type_name", ALL)
 
@@ -219,7 +218,7 @@ def test_rows_do_not_know_each_other(type_name: str, execution: str, weighted: b
     assert_same_bytes(codec.quantize(x[order], type_name, w, execution=execution), together[order], type_name)
 
 
-@pytest.mark.parametrize("type_name", WEIGHTED)
+@pytest.mark.parametrize("type_name", golden.WEIGHTED)
 def test_importance_weights_of_any_layout(type_name: str) -> None:
     x, w = weights_like(3, 512), importance(512)
     want = codec.quantize(x, type_name, w)
@@ -227,13 +226,13 @@ def test_importance_weights_of_any_layout(type_name: str) -> None:
         assert_same_bytes(codec.quantize(x, type_name, same), want, type_name)
 
 
-@pytest.mark.parametrize("type_name", ["F32", *golden.FLOATS, "Q8_0", *golden.ROW_ONLY])
+@pytest.mark.parametrize("type_name", ["F32", *golden.FLOATS, "Q8_0", *golden.FP4, *golden.ROW_ONLY])
 def test_importance_weights_that_do_not_matter(type_name: str) -> None:
     x = weights_like(3, 512)
     assert_same_bytes(codec.quantize(x, type_name, importance(512)), codec.quantize(x, type_name), type_name)
 
 
-@pytest.mark.parametrize("type_name", sorted(set(WEIGHTED) - {"Q8_0"}))
+@pytest.mark.parametrize("type_name", golden.WEIGHTED)
 def test_importance_weights_that_matter(type_name: str) -> None:
     x = weights_like(3, 512)
     assert not np.array_equal(codec.quantize(x, type_name, importance(512)), codec.quantize(x, type_name))

@@ -47,6 +47,15 @@ def symmetric(scale_zero: int, zero: int) -> Callable[[Fields], NDArray[np.float
     return values
 
 
+def entries_of(table: tuple[int, ...]) -> Callable[[Fields], NDArray[np.float32]]:
+    return lambda f: f["d"].astype(f32)[..., None] * np.array(table, f32)[f["q"]]
+
+
+def floats_of_four_bits(f: Fields) -> NDArray[np.float32]:
+    values = np.array([naive.e2m1(q) for q in range(16)], f32)
+    return (values[f["q"]] * np.ldexp(1.0, f["e"].astype(int) - 127)[..., None]).astype(f32)
+
+
 FORMULAS: dict[str, Callable[[Fields], NDArray[np.float32]]] = {
     "F32": lambda f: f["x"].astype(f32)[..., None],
     "F16": lambda f: f["x"].astype(f32)[..., None],
@@ -63,6 +72,8 @@ FORMULAS: dict[str, Callable[[Fields], NDArray[np.float32]]] = {
     "Q3_K": symmetric(32, 4),
     "Q6_K": symmetric(0, 32),
     "Q8_K": one_scale(0),
+    "IQ4_NL": entries_of(naive.IQ4_NL_LEVELS),
+    "MXFP4": floats_of_four_bits,
 }
 
 

@@ -17,7 +17,7 @@ from support.strategies import Batch, N, batches, random_blocks
 pytestmark = pytest.mark.oracle
 
 DECODED = [t for t in golden.TYPES if t != "Q8_1"]
-WEIGHTED = golden.K_QUANTS + golden.LEGACY
+WEIGHTED = golden.K_QUANTS + golden.LEGACY + golden.IQ
 
 # ggml validates no Q8_1, and rounds F64 to float32 before it looks; a type newer than the installed
 # ggml-python is beyond it
@@ -81,11 +81,11 @@ def test_quantize_across_all_magnitudes(type_name: str, execution: str) -> None:
         check_rows(x.astype(np.float32), row, type_name, execution, f"weights like {row[0]}")
 
 
-@pytest.mark.parametrize("type_name", golden.LEGACY)
+@pytest.mark.parametrize("type_name", golden.LEGACY + golden.IQ)
 @given(batch=batches(weighted=True), blocks=st.integers(1, 8))
 @numba
 def test_quantize_short_rows_with_importance(type_name: str, batch: Batch, blocks: int) -> None:
-    """The weights of these types also depend on the mean square of the whole row."""
+    """Most of these types weigh with the mean square of the whole row, too; IQ4_NL with that of the block."""
     check(batch, type_name, "numba", width=32 * blocks)
     check(batch, type_name, "numpy", width=32 * blocks)
 

@@ -65,14 +65,14 @@ import numpy as np
 from products.test_golden import INDEX, results
 from products.test_integers import test_largest_magnitudes_do_not_overflow
 from products.test_integers import test_largest_magnitudes_do_not_overflow_in_tiles
-from products.test_matmul import K_QUANTS, LEGACY, normal, packed
+from products.test_matmul import K_QUANTS, LEGACY, TABLES, normal, packed
 from kquant.kernels.lowering.vectors import HAS_AVX2, HAS_VNNI
 from kquant.products.matrices import matmul
 
 assert (HAS_AVX2, HAS_VNNI) == (sys.argv[1] == "AVX2", False)
 for name in INDEX:
     np.testing.assert_array_equal(results(name, "numba"), results(name, "numpy"))
-for name in K_QUANTS + LEGACY:
+for name in K_QUANTS + LEGACY + TABLES:
     w, x = packed(name, 20, 512), normal(512, 23)
     for columns in (x, x[:, 0]):
         np.testing.assert_array_equal(matmul(w, columns), matmul(w, columns, execution="numpy"))

@@ -25,6 +25,7 @@ from kquant.types import TensorType
 
 K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 LEGACY = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+TABLES = ("IQ4_NL", "MXFP4")
 FLOATS = ("F16", "BF16", "F32")
 SHAPES = [
     ((3, 5, 256), (256,)),
@@ -67,7 +68,7 @@ def test_shapes_are_numpys(type: str, w_shape: tuple[int, ...], x_shape: tuple[i
     assert (np.abs(result - wanted) <= tolerance(unpacked, x)).all()
 
 
-@pytest.mark.parametrize("type", K_QUANTS + LEGACY + FLOATS)
+@pytest.mark.parametrize("type", K_QUANTS + LEGACY + TABLES + FLOATS)
 def test_equals_the_unpacked_product_within_the_activations_error(type: str) -> None:
     w, x = packed(type, 9, 512), normal(512, 5, seed=1)
     unpacked = w.numpy()
@@ -115,7 +116,7 @@ def test_rows_are_sliced_without_copying() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    type=st.sampled_from(K_QUANTS + LEGACY),
+    type=st.sampled_from(K_QUANTS + LEGACY + TABLES),
     rows=st.integers(1, 40),
     columns=st.integers(1, 40),
     threads=st.sampled_from([1, 2, 3]),
@@ -198,7 +199,9 @@ def test_every_row_length() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(type=st.sampled_from(K_QUANTS + LEGACY), power=st.integers(-6, 6), seed=st.integers(0, 2**32 - 1))
+@given(
+    type=st.sampled_from(K_QUANTS + LEGACY + TABLES), power=st.integers(-6, 6), seed=st.integers(0, 2**32 - 1)
+)
 def test_linear_in_the_scale(type: str, power: int, seed: int) -> None:
     """A power of two goes through every float operation unchanged."""
     w, x = packed(type, 4, 256), normal(256, 2, seed=seed)
@@ -209,7 +212,7 @@ def test_linear_in_the_scale(type: str, power: int, seed: int) -> None:
         np.testing.assert_allclose(w @ (x * scale), (w @ x) * scale, rtol=1e-3, atol=1e-2 * scale)
 
 
-@pytest.mark.parametrize("type", K_QUANTS + LEGACY + FLOATS)
+@pytest.mark.parametrize("type", K_QUANTS + LEGACY + TABLES + FLOATS)
 def test_zero_rows_and_columns(type: str) -> None:
     values, x = normal(3, 256), normal(256, 3, seed=1)
     values[1], x[:, 2] = 0, 0

@@ -22,6 +22,7 @@ __all__ = [
     "narrowed",
     "pairs_of_bytes",
     "pairs_of_shorts",
+    "picked_words",
     "shuffled_bytes",
 ]
 
@@ -121,6 +122,19 @@ def shuffled_bytes(builder: Any, value: Any, index: Any) -> Any:
         octet = builder.load(builder.gep(octets, [place]))
         kept = builder.select(builder.icmp_unsigned("<", at, I64(128)), octet, I8(0))
         found = builder.insert_element(found, kept, I32(i))
+    return found
+
+
+def picked_words(builder: Any, table: Any, index: Any) -> Any:
+    """See `moves.picked_words`."""
+    memory, n = builder.alloca(table.type), table.type.count
+    builder.store(table, memory)
+    words = builder.bitcast(memory, table.type.element.as_pointer())
+    found = ir.Constant(table.type, ir.Undefined)
+    for i in range(n):
+        at = builder.and_(builder.extract_element(index, I32(i)), I32(n - 1))
+        word = builder.load(builder.gep(words, [builder.zext(at, I64)]))
+        found = builder.insert_element(found, word, I32(i))
     return found
 
 
