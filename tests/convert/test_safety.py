@@ -362,12 +362,12 @@ def test_a_shard_of_the_source(tmp_path: Path) -> None:
     for shard in split.iterdir():
         (tmp_path / shard.name).write_bytes(shard.read_bytes())
     first = tmp_path / "llama-slim-f16-00001-of-00003.gguf"
-    for path, options in (
-        (tmp_path / "llama-slim-f16-00002-of-00003.gguf", {}),
-        (tmp_path / "llama-slim-f16.gguf", {"keep_split": True}),
+    for path, keep_split in (
+        (tmp_path / "llama-slim-f16-00002-of-00003.gguf", False),
+        (tmp_path / "llama-slim-f16.gguf", True),
     ):
         with pytest.raises(OutputError, match="got the source itself"):
-            kquant.requantize(first, path, "Q8_0", **options)
+            kquant.requantize(first, path, "Q8_0", keep_split=keep_split)
     for shard in split.iterdir():
         assert (tmp_path / shard.name).read_bytes() == shard.read_bytes()
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kquant.arrays import codec
 from kquant.errors import InvalidDataError
+from kquant.kernels.execute import Execution
 from kquant.types import TensorType
 from support import golden, naive, oracle
 from support.compare import assert_same_bytes, assert_same_floats
@@ -38,7 +39,7 @@ def _usable_oracle() -> None:
         )
 
 
-def check(batch: Batch, type_name: str, execution: str, width: int | None = None) -> None:
+def check(batch: Batch, type_name: str, execution: Execution, width: int | None = None) -> None:
     """Every row (the first `width` elements of it) of which ggml makes something valid: the same bytes."""
     x, weights = batch.x[:, :width], batch.weights if batch.weights is None else batch.weights[:width]
     x = x[oracle.is_defined(x, type_name, weights)]
@@ -92,7 +93,7 @@ def test_quantize_with_importance_under_numpy(type_name: str, batch: Batch) -> N
 @pytest.mark.parametrize("type_name", DECODED)
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(numba, max_examples=10)
-def test_dequantize_arbitrary_bytes(type_name: str, execution: str, seed: int) -> None:
+def test_dequantize_arbitrary_bytes(type_name: str, execution: Execution, seed: int) -> None:
     blocks = random_blocks(type_name, 512, seed)
     want = oracle.dequantize(blocks, type_name)
     got = codec.dequantize(blocks, type_name, execution=execution)

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -278,7 +279,7 @@ def test_an_interrupt_while_the_file_is_made_leaves_nothing(
 ) -> None:
     make = os.open
 
-    def interrupted(*given: int) -> int:
+    def interrupted(*given: Any) -> int:
         os.close(make(*given))
         raise KeyboardInterrupt
 
