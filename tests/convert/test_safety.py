@@ -26,6 +26,7 @@ from kquant.errors import (
     OutputError,
     UnsupportedTypeError,
 )
+from support.processes import interruptible
 from support.small_models import heavy_tailed, packed, raw, write_model
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
@@ -140,7 +141,7 @@ def test_an_interrupt_of_the_process(source: Path, target: Path) -> None:
         "kquant.requantize(*sys.argv[1:3], 'Q8_0', threads=1, slab_elements=4096, progress=progress)"
     )
     command = [sys.executable, "-c", code, str(source), str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with interruptible(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"third\n"
         process.send_signal(signal.SIGINT)

@@ -273,6 +273,27 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("when", [1, 2])
+def test_an_interrupt_in_the_middle_of_a_write_leaves_nothing(when: int, tmp_path: Path) -> None:
+    """Python may raise it where the write is noted: before or after the bytes, within the lock's own code."""
+
+    class Interrupted(threading.Condition):
+        left = when
+
+        def __exit__(self, *error: object) -> None:
+            super().__exit__(*error)
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    part = PartFile(tmp_path / "out", 3)
+    part._changed = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        part.write(0, b"abc")
+    part.abort()
+    assert not list(tmp_path.iterdir())
+
+
 @POSIX
 def test_an_interrupt_while_the_file_is_made_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
