@@ -71,7 +71,7 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
     """The compiled product of a type, so many times."""
     product = multiplier(format_of(t), n_columns)
 
-    @numba.njit  # type: ignore[untyped-decorator]
+    @numba.njit
     def repeated(calls, *given):  # type: ignore[no-untyped-def]
         for _ in range(calls):
             product(*given)
@@ -107,7 +107,7 @@ def packed(name: str, n_rows: int, n_columns: int) -> tuple[TensorType, Bytes, B
 def one_column(name: str, n_rows: int, calls: int, group: str) -> Case:
     """Rows times one column of activations."""
     t, w, a = packed(name, n_rows, 1)
-    contestants = {
+    contestants: dict[str, Run] = {
         KQUANT: product(calls, t, w, a, np.empty((1, n_rows), np.float32)),
         GGML: partial(ggml_rows, calls, ggml_function(name), w, a, np.empty((1, n_rows), np.float32)),
     }

@@ -17,6 +17,7 @@ import click
 from rich.cells import cell_len, set_cell_size
 
 from kquant._text import percent, printable, share, size
+from kquant.cli.signals import Postponed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -261,11 +262,13 @@ class Progress:
     """Reports (done bytes, all bytes): a bar with speed and time left on a terminal, else ten lines.
 
     Nothing is shown before the first report, so that an error in what comes before stands alone.
+    From then on signals wait for the next report: threads are at work.
     """
 
     def __init__(self, label: str) -> None:
         self._label = printable(label)
         self._shown: Bar | Lines | None = None
+        self._signals = Postponed()
 
     def __enter__(self) -> Self:
         return self
@@ -275,11 +278,14 @@ class Progress:
         if self._shown is None:
             console = terminal(sys.stderr)
             self._shown = Lines(self._label) if console is None else bar_on(console, self._label)
+            self._signals.begin()
         self._shown.update(done, total)
+        self._signals.check()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._signals.end()
         if self._shown is not None:
             self._shown.close()
 

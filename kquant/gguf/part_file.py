@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Condition
+from threading import Condition, get_ident
 
 from kquant.errors import OutputError
 
@@ -45,7 +45,7 @@ class PartFile:
         self._temporary = self._target.parent / f".{self._target.name[:40]}.{secrets.token_hex(4)}.part"
         self._fd = -1
         self._open = False
-        self._n_writing = 0
+        self._writing: set[int] = set()  # threads
         self._changed = Condition()
         with self._clean_failure():
             self._create()
@@ -80,7 +80,7 @@ class PartFile:
         rest = memoryview(data)
         with self._changed:
             self.check_open()
-            self._n_writing += 1
+            self._writing.add(get_ident())
         try:
             while rest:  # the system may write less than it was asked to
                 n_bytes = self._write_some(position, rest)
@@ -89,7 +89,7 @@ class PartFile:
             raise self._failure(error) from error
         finally:
             with self._changed:
-                self._n_writing -= 1
+                self._writing.discard(get_ident())
                 self._changed.notify_all()
 
     def _write_some(self, position: int, data: memoryview) -> int:
@@ -126,10 +126,13 @@ class PartFile:
             raise OutputError(f"{self.path}: expected an open file, got one that is committed or aborted")
 
     def _close(self) -> None:
-        """Closes the file once no thread writes to it: the system may reuse its number for another file."""
+        """Closes the file once no other thread writes to it: the system may reuse its number.
+
+        This thread does not write, whatever an interrupt in the middle of `write` left noted of it.
+        """
         with self._changed:
             self._open = False
-            self._changed.wait_for(lambda: not self._n_writing)
+            self._changed.wait_for(lambda: not self._writing - {get_ident()})
             fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -75,9 +75,7 @@ CONSECUTIVE_SIGNATURE = (
 
 
 @lru_cache(256)
-def multiply_tiles(
-    dot: BlockDot, size: int, many: int, few: int, rows: int = ROWS
-) -> Callable[[Rows, Rows, Rows, Rows, bool, Rows], None]:
+def multiply_tiles(dot: BlockDot, size: int, many: int, few: int, rows: int = ROWS) -> Callable[..., None]:
     """(w, columns, tiles, sums, exceeds_cache, out): out[c, r] = row r of w times column c.
 
     w has at least `rows` rows; the last tile overlaps the one before it.  size: bytes of a block.  many, few:
@@ -117,7 +115,7 @@ def multiply_tiles(
     return drive
 
 
-def _add_columns(dot: BlockDot, width: int) -> Callable[[Rows, Rows, Rows, int, int, int], None]:
+def _add_columns(dot: BlockDot, width: int) -> Callable[..., None]:
     """Adds n tiles times as many blocks, from block `first` on, to the sums of columns c .. c + width."""
     add = adder(dot)
 
@@ -134,7 +132,7 @@ def _add_columns(dot: BlockDot, width: int) -> Callable[[Rows, Rows, Rows, int, 
 
 
 @lru_cache(64)
-def multiply_column(dot: BlockDot, size: int) -> Callable[[Rows, Rows, Rows, Rows, bool, Rows], None]:
+def multiply_column(dot: BlockDot, size: int) -> Callable[..., None]:
     """As `multiply_tiles`, for a single column: levels are multiplied as they are unpacked."""
     unpack_scales, unpack_levels, add = dot.unpack_scales, dot.unpack_levels, adder(dot)
 
@@ -162,9 +160,7 @@ def multiply_column(dot: BlockDot, size: int) -> Callable[[Rows, Rows, Rows, Row
 
 
 @lru_cache(64)
-def multiply_consecutive(
-    dot: BlockDot, size: int
-) -> Callable[[Rows, Rows, Rows, Rows, Rows, Rows, bool, Rows], None]:
+def multiply_consecutive(dot: BlockDot, size: int) -> Callable[..., None]:
     """(w, groups, lanes, terms, words, sums, exceeds_cache, out): out[0, r] = row r of w times one column.
 
     w is one run of bytes.  Sixteen rows are as many tiles of sixteen consecutive super-blocks as a row has

@@ -57,7 +57,7 @@ def test_every_bit_of_a_block_changes_one_number_only(t: TensorType) -> None:
     for name, values in unpacked.items():
         raw = np.ascontiguousarray(values.reshape(len(blocks), -1))
         raw = raw.view(f"u{raw.dtype.itemsize}")
-        changed[name] = np.count_nonzero(raw[:-1] != raw[-1:])
+        changed[name] = int(np.count_nonzero(raw[:-1] != raw[-1:]))
     assert changed == {part.name: part.total for part in parts(t)}
 
 

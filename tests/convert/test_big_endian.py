@@ -96,8 +96,7 @@ def test_every_byte_comes_back(tensor_type: TensorType) -> None:
     assert there.shape == data.shape
     assert np.array_equal(swapped(there, tensor_type), data)
     by_field = data.reshape(-1, tensor_type.type_size).copy()
-    layout = format_of(tensor_type).layout
-    for name, (dtype, at) in layout.fields.items():
+    for name, at, dtype in format_of(tensor_type).fields:
         width = dtype.base.itemsize
         span = by_field[:, at : at + dtype.itemsize]
         span[...] = span.reshape(len(span), -1, width)[..., ::-1].reshape(span.shape)

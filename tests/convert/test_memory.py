@@ -68,7 +68,7 @@ def growth(folder: Path, large: Path, file_type: str, **options: Any) -> int:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     anonymous, peak, total = json.loads(done.stdout)
     assert total < 300 * MB
-    return max(anonymous, peak)
+    return max(int(anonymous), int(peak))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kquant.arrays import codec
+from kquant.kernels.execute import Execution
 
 LEVELS = range(32)
 
@@ -119,7 +120,7 @@ both = pytest.mark.parametrize("execution", ["numba", "numpy"])
 
 @both
 @pytest.mark.parametrize("type_name", [*SIMPLE, *SUPER, *NUMBERS])
-def test_decode(type_name: str, execution: str) -> None:
+def test_decode(type_name: str, execution: Execution) -> None:
     data, values = (SIMPLE | SUPER | NUMBERS)[type_name]
     got = codec.dequantize(data, type_name, execution=execution)
     assert got.tolist() == np.array(values, np.float32).tolist()
@@ -127,7 +128,7 @@ def test_decode(type_name: str, execution: str) -> None:
 
 @both
 @pytest.mark.parametrize("type_name", [*SIMPLE, *NUMBERS, "Q8_K"])
-def test_encode(type_name: str, execution: str) -> None:
+def test_encode(type_name: str, execution: Execution) -> None:
     """Their extremes are levels of the block, so that no search is needed to find its scale."""
     data, values = (SIMPLE | SUPER | NUMBERS)[type_name]
     if type_name == "Q8_K":  # the first extreme becomes -127, whatever its sign: d = -1/4
@@ -150,14 +151,14 @@ def test_encode(type_name: str, execution: str) -> None:
         ("BF16", -np.pi, 0xC049),
     ],
 )
-def test_rounding(type_name: str, value: float, bits: int, execution: str) -> None:
+def test_rounding(type_name: str, value: float, bits: int, execution: Execution) -> None:
     got = codec.quantize(np.array([value], np.float32), type_name, execution=execution)
     assert got.view("<u2").tolist() == [bits]
 
 
 @both
 @pytest.mark.parametrize("type_name", ["Q4_0", "Q5_0"])
-def test_a_block_of_zeros_has_a_negative_scale(type_name: str, execution: str) -> None:
+def test_a_block_of_zeros_has_a_negative_scale(type_name: str, execution: Execution) -> None:
     """ggml divides the largest element by -8 or -16, also when that element is +0."""
     packed = codec.quantize(np.zeros(32, np.float32), type_name, execution=execution)
     assert packed[:2].tobytes().hex() == "0080"
@@ -166,7 +167,9 @@ def test_a_block_of_zeros_has_a_negative_scale(type_name: str, execution: str) -
 @both
 @pytest.mark.parametrize(("first", "m"), [(0.0, "0000"), (-0.0, "0080")])
 @pytest.mark.parametrize("type_name", ["Q4_1", "Q5_1"])
-def test_the_first_of_two_zeros_is_the_minimum(type_name: str, first: float, m: str, execution: str) -> None:
+def test_the_first_of_two_zeros_is_the_minimum(
+    type_name: str, first: float, m: str, execution: Execution
+) -> None:
     x = np.array([first, -first] * 16, np.float32)
     packed = codec.quantize(x, type_name, execution=execution)
     assert packed[2:4].tobytes().hex() == m

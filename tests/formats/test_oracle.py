@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from kquant.arrays import codec
 from kquant.errors import InvalidDataError
+from kquant.kernels.execute import Execution
 from kquant.types import TensorType
 from support import golden, naive, oracle
 from support.compare import assert_same_bytes, assert_same_floats
@@ -38,13 +40,19 @@ def _usable_oracle() -> None:
         )
 
 
-def check(batch: Batch, type_name: str, execution: str, width: int | None = None) -> None:
+def check(batch: Batch, type_name: str, execution: Execution, width: int | None = None) -> None:
     """Every row (the first `width` elements of it) of which ggml makes something valid: the same bytes."""
     x, weights = batch.x[:, :width], batch.weights if batch.weights is None else batch.weights[:width]
     check_rows(x, weights, type_name, execution, str(batch))
 
 
-def check_rows(x: np.ndarray, weights: np.ndarray | None, type_name: str, execution: str, what: str) -> None:
+def check_rows(
+    x: NDArray[np.float32],
+    weights: NDArray[np.float32] | None,
+    type_name: str,
+    execution: Execution,
+    what: str,
+) -> None:
     x = x[oracle.is_defined(x, type_name, weights)]
     want = oracle.quantize(x, type_name, weights)
     size = TensorType[type_name].type_size
@@ -71,7 +79,7 @@ def test_quantize_with_importance(type_name: str, batch: Batch) -> None:
 
 @pytest.mark.parametrize("execution", ["numba", "numpy"])
 @pytest.mark.parametrize("type_name", WEIGHTED)
-def test_quantize_across_all_magnitudes(type_name: str, execution: str) -> None:
+def test_quantize_across_all_magnitudes(type_name: str, execution: Execution) -> None:
     """Every scale of values with every scale of weights: sums that vanish, and sums that overflow."""
     rng = np.random.default_rng(5)
     weights = np.abs(rng.standard_normal(N)) * 10.0 ** np.arange(-36, 37, 6)[:, None]
@@ -108,7 +116,7 @@ def test_quantize_with_importance_under_numpy(type_name: str, batch: Batch) -> N
 @pytest.mark.parametrize("type_name", DECODED)
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(numba, max_examples=10)
-def test_dequantize_arbitrary_bytes(type_name: str, execution: str, seed: int) -> None:
+def test_dequantize_arbitrary_bytes(type_name: str, execution: Execution, seed: int) -> None:
     blocks = random_blocks(type_name, 512, seed)
     want = oracle.dequantize(blocks, type_name)
     got = codec.dequantize(blocks, type_name, execution=execution)

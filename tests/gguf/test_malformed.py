@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -37,7 +38,7 @@ LONG_NAME = b"my_tensor_with_a_very_long_name_which_is_longer_than_ggml_allows_i
 BIG = 2**63 - 64
 
 
-def two_tensors(**options: int) -> GGUFBuilder:
+def two_tensors(**options: Any) -> GGUFBuilder:
     return B(**options).tensor(b"a", (5,), F32).tensor(b"b", (256, 2), Q4_K)
 
 

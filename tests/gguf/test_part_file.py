@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -272,13 +273,34 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("when", [1, 2])
+def test_an_interrupt_in_the_middle_of_a_write_leaves_nothing(when: int, tmp_path: Path) -> None:
+    """Python may raise it where the write is noted: before or after the bytes, within the lock's own code."""
+
+    class Interrupted(threading.Condition):
+        left = when
+
+        def __exit__(self, *_: object) -> None:
+            self.release()
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    part = PartFile(tmp_path / "out", 3)
+    part._changed = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        part.write(0, b"abc")
+    part.abort()
+    assert not list(tmp_path.iterdir())
+
+
 @POSIX
 def test_an_interrupt_while_the_file_is_made_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = os.open
 
-    def interrupted(*given: int) -> int:
+    def interrupted(*given: Any) -> int:
         os.close(make(*given))
         raise KeyboardInterrupt
 

@@ -131,9 +131,10 @@ def test_selection_by_parts_of_names() -> None:
 @pytest.mark.parametrize("name", ["llama-slim.gguf", "llama-slim.dat"])
 def test_selection_while_reading(name: str) -> None:
     everything = load_imatrix(FOLDER / name)
+    options: dict[str, Any]
     for options in ({"include": ["attn_q", "ffn"]}, {"exclude": ["attn_q", "ffn"]}):
-        selected = load_imatrix(FOLDER / name, **options)  # type: ignore[arg-type]
-        assert list(selected) == list(everything.select(**options))  # type: ignore[arg-type]
+        selected = load_imatrix(FOLDER / name, **options)
+        assert list(selected) == list(everything.select(**options))
     with pytest.raises(OptionError, match=r"^include_weights and exclude_weights cannot be used together$"):
         load_imatrix(FOLDER / name, include=["a"], exclude=["b"])
 
@@ -314,6 +315,7 @@ def test_gguf_without_tensors(load: Any) -> None:
 def test_gguf_with_half_a_pair(load: Any, there: str, missing: str) -> None:
     raw = add(builder(), f"{NAME}.{there}", (1,), [1]).build()
     message = f"expected a tensor {NAME}.{missing}, got none: sums and counts come in pairs$"
+    options: dict[str, Any]
     for options in ({}, {"exclude": ["attn"]}):
         with pytest.raises(ImatrixError, match=message):
             load(raw, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_equals_the_unpacked_product_within_the_activations_error(type: str) -> 
     w, x = packed(type, 9, 512), normal(512, 5, seed=1)
     unpacked = w.numpy()
     for execution in ("numba", "numpy"):
-        result = matmul(w, x, execution=execution)  # type: ignore[arg-type]
+        result = matmul(w, x, execution=execution)
         assert (np.abs(result - unpacked @ x) <= tolerance(unpacked, x)).all()
 
 
@@ -209,7 +209,7 @@ def test_linear_in_the_scale(type: str, power: int, seed: int) -> None:
     if type in K_QUANTS:
         np.testing.assert_array_equal(w @ (x * scale), (w @ x) * scale)
     else:
-        np.testing.assert_allclose(w @ (x * scale), (w @ x) * scale, rtol=1e-3, atol=1e-2 * scale)
+        np.testing.assert_allclose(w @ (x * scale), (w @ x) * scale, rtol=1e-3, atol=float(1e-2 * scale))
 
 
 @pytest.mark.parametrize("type", K_QUANTS + LEGACY + TABLES + FLOATS)
@@ -284,10 +284,10 @@ ERRORS: list[tuple[Any, type[KQuantError], str]] = [
     (lambda: packed("Q4_K", 3, 256) @ np.ones(256, complex), UnsupportedTypeError, "got dtype complex128"),
     (lambda: packed("Q4_K", 3, 256) @ np.full(256, np.nan), NonFiniteError, "got nan"),
     (
-        lambda: matmul(np.ones((3, 256)), np.ones(256)),
+        lambda: matmul(cast(QuantizedTensor, np.ones((3, 256))), np.ones(256)),
         UnsupportedTypeError,
         "in a QuantizedTensor, got ndarray",
-    ),  # type: ignore[arg-type]
+    ),
     (lambda: packed("Q4_K", 2, 3, 256).T, ShapeError, "expected a matrix; `mT`"),
     (lambda: packed("Q4_K", 256).mT, ShapeError, "expected at least two axes"),
 ]

@@ -9,6 +9,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kquant.formats import format_of
 from kquant.kernels.execute import Execution
@@ -25,13 +26,14 @@ RECORDED = {
 """(magnitude of the values, of the weights) -> the beginning of the SHA-256 of the block that ggml writes."""
 
 
-def block(magnitude: float, weight: float, execution: Execution) -> np.ndarray:
+def block(magnitude: float, weight: float, execution: Execution) -> NDArray[np.uint8]:
     i = np.arange(256)
     x = ((i * 37 % 256 - 128) / 32 * magnitude).astype(np.float32).reshape(1, 256)
     weights = ((i * 53 % 97 + 1) / 97 * weight).astype(np.float32)
     out = np.zeros((1, 110), np.uint8)
     format_of(TensorType.Q3_K).quantize_rows(x, weights, out, execution)
-    return out[0]
+    first: NDArray[np.uint8] = out[0]
+    return first
 
 
 @pytest.mark.parametrize("execution", ["numba", "numpy"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -72,7 +74,7 @@ def runs(x: Rows, out: Rows) -> None:
 
 
 @pytest.mark.parametrize(("words", "n_bytes"), [(extremes, 10), (runs, 52)])
-def test_both_executions(words: Rows, n_bytes: int) -> None:
+def test_both_executions(words: Any, n_bytes: int) -> None:
     x = many_blocks()
     x.flags.writeable = False
     numpy, numba = (np.full((len(x), n_bytes), 77, np.uint8) for _ in range(2))
@@ -89,7 +91,7 @@ def test_both_executions(words: Rows, n_bytes: int) -> None:
 def test_the_first_of_equal_magnitudes() -> None:
     x = np.ones((3, 32), np.float32)
     x[0, 5:], x[1, :4], x[2, 31] = -2, -1, -1
-    assert first_of(x, np.float32([2, 1, 1])).tolist() == [-2, -1, 1]
+    assert first_of(x, np.array([2, 1, 1], np.float32)).tolist() == [-2, -1, 1]
 
 
 @kernel

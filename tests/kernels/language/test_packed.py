@@ -217,7 +217,7 @@ def keep_signed_scales(w: Rows, tiles: Rows) -> None:
 @pytest.mark.parametrize("keep", [keep_scales, keep_signed_scales])
 def test_scales(keep: Callable[[Rows, Any], None]) -> None:
     expected, found = empty_tile(ROWS, SUPER_BLOCKS), np.zeros((1, tile(256).itemsize), np.uint8)
-    keep(W, [expected])  # type: ignore[arg-type]
+    keep(W, [expected])
     compiled(keep, "R(uint8, 2), uint8[:, ::1]", keep.__name__)(W, found)
     np.testing.assert_array_equal(found.view(tile(256))["scales"][0, 0], expected.scales)
     bytes_ = (

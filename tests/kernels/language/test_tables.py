@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from kquant.kernels.compile import compiled, lane_count
 from kquant.kernels.language.lanes import Rows, load, load_run, store, store_run
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import ROWS, block_from, load_bytes, short_at
+from kquant.kernels.language.packed import load_bytes, short_at
+from kquant.kernels.language.products import block_from
 from kquant.kernels.language.tables import Table, lookup
+from kquant.kernels.layout import ROWS
 
 pytestmark = pytest.mark.usefixtures("compiled_here")
 
@@ -86,7 +88,7 @@ def test_bytes_of_products(n: int) -> None:
 
     @kernel
     def pairs(w: Rows, out: Rows) -> None:
-        found = lookup(load_bytes(block_from(w, 0, 0), 0) & 15, table)
+        found = lookup(load_bytes(block_from(w, 0, 0, ROWS), 0, 16) & 15, table)
         store_run(out, 0, short_at(found, 0))
         store_run(out, 16, short_at(found, 6))
         store_run(out, 32, short_at(found, 8))
