@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from kquant.kernels.language.products import (
     Columns,
 )
 from kquant.kernels.strips import Strips, strips_of
+from kquant.parallel.lazily import lazily
 
 __all__ = ["Activations"]
 
@@ -39,7 +40,7 @@ class Activations:
         """Of each column."""
         return int(self._q.shape[1])
 
-    @cached_property
+    @lazily
     def columns(self) -> Columns:
         """(blocks, columns)."""
         n, size, fields = len(self._q), self._size, self._fields
@@ -55,7 +56,7 @@ class Activations:
             columns["negative"] = self._q.astype(np.float32).swapaxes(0, 1) @ np.full(size, -1, np.float32)
         return columns
 
-    @cached_property
+    @lazily
     def are_true(self) -> bool:
         """Whether super-blocks say the sums of their own activations; compiled products rely on that."""
         if self._trusted or self._size != SUPER_BLOCK:
@@ -63,7 +64,7 @@ class Activations:
         sums = self._q.reshape(*self._q.shape[:2], 16, 16).sum(3, np.int32)
         return bool((self._fields["bsums"].reshape(sums.shape) == sums).all())
 
-    @cached_property
+    @lazily
     def strips(self) -> Strips:
         """Of a single column of super-blocks, for this CPU."""
         return strips_of(self._q[0], self._fields["d"][0])

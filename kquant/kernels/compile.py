@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Callable
+from functools import cache
 from threading import RLock
 from typing import Any
 
@@ -15,35 +17,48 @@ __all__ = ["column_count", "compiled", "group_size", "lane_count", "passes_cache
 _OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
 _lock = RLock()
+if hasattr(os, "register_at_fork"):
+    # Numba and LLVM have locks and tables of their own, so that no child may be made while they compile, or
+    # are imported: a fork waits for the kernel that is being compiled, and the child finds it ready.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
 _ready: dict[tuple[Callable[..., Any], str], Any] = {}
 _inlined: dict[Callable[..., Any], Any] = {}
 
 
+@cache
 def lane_count() -> int:
     """Blocks that a compiled kernel works on at a time."""
-    from kquant.kernels.lowering.lanes import LANES
+    with _lock:
+        from kquant.kernels.lowering.lanes import LANES
 
     return LANES
 
 
+@cache
 def passes_cache() -> bool:
     """Whether the CPU gains by storing large results past its caches."""
-    from kquant.kernels.lowering.memory import IS_ZEN
+    with _lock:
+        from kquant.kernels.lowering.memory import IS_ZEN
 
     return IS_ZEN
 
 
+@cache
 def column_count() -> tuple[int, int]:
     """Columns that a compiled product works on at a time, and how many of those that are left."""
-    from kquant.kernels.lowering.sums import FEW, MANY
+    with _lock:
+        from kquant.kernels.lowering.sums import FEW, MANY
 
     return MANY, FEW
 
 
+@cache
 def group_size() -> int:
     """Super-blocks that a register holds levels of, to be multiplied as they are read; none without AVX2."""
-    from kquant.kernels.lowering.strips import PER
-    from kquant.kernels.lowering.vectors import HAS_AVX2
+    with _lock:
+        from kquant.kernels.lowering.strips import PER
+        from kquant.kernels.lowering.vectors import HAS_AVX2
 
     return PER if HAS_AVX2 else 0
 

@@ -11,7 +11,7 @@ from kquant.formats import format_of, has_format
 from kquant.formats.base import BlockDot, BlockFormat
 from kquant.kernels.language.products import SUPER_BLOCK
 from kquant.kernels.strips import layout
-from kquant.products.engine import multiplier
+from kquant.products._loops import multiplier
 from kquant.types import TensorType
 
 __all__ = ["jobs", "warm_up"]
