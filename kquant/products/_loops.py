@@ -40,7 +40,7 @@ class Job(NamedTuple):
     w: Bytes
     """(m, row_bytes)."""
     activations: Activations | Floats
-    """n columns of packed ones for blocks, float32 (n, k) for types of numbers."""
+    """n columns of packed ones for blocks; C-contiguous float32 (n, k) for types of numbers."""
     out: Floats
     """(n, m), in any memory layout."""
     far: bool
@@ -203,6 +203,7 @@ def _multiply_numpy(fmt: BlockFormat, w: Bytes, columns: Columns, out: Floats) -
 
 
 def _multiply_numbers(fmt: BlockFormat, w: Bytes, x: Floats, out: Floats, execution: Execution) -> None:
-    rows = np.empty((len(w), x.shape[1]), np.float32)
+    """In memory of one layout, on which the order of BLAS's sums depends."""
+    rows = aligned_empty((len(w), x.shape[1]), np.float32)
     fmt.dequantize_rows(np.require(w, requirements=["C", "A"]), rows, execution)
-    np.matmul(x, rows.T, out=out)
+    out[...] = np.matmul(x, rows.T, out=aligned_empty(out.shape, np.float32))

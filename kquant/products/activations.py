@@ -13,7 +13,7 @@ from kquant.arrays.codec import quantize
 from kquant.errors import NonFiniteError, ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
 from kquant.kernels.activations import Activations
-from kquant.kernels.execute import WHOLE, Bytes, Execution, Floats
+from kquant.kernels.execute import WHOLE, Bytes, Execution, Floats, aligned_empty
 from kquant.parallel.pool import Pool
 from kquant.products._loops import activations_of
 from kquant.types import TensorType
@@ -70,7 +70,9 @@ class PackedActivations:
         self._hold(floats(x))
         if not self.shape:
             raise ShapeError("activations: expected shape (k,) or (..., k, n), got a single number")
-        self.rows = self.rows.copy()
+        own = aligned_empty(self.rows.shape, np.float32)
+        own[...] = self.rows
+        self.rows = own
 
     @classmethod
     def held(cls, x: npt.ArrayLike) -> Self:
@@ -102,6 +104,14 @@ class PackedActivations:
         if self.ndim < 2:
             raise ShapeError(f"{self!r}: expected at least two axes to transpose")
         return TransposedActivations(self)
+
+    def contiguous(self) -> Floats:
+        """The rows, one after the other in memory that begins at a multiple of 64 bytes."""
+        rows = self.rows
+        if not rows.flags.c_contiguous or rows.ctypes.data % 64:
+            rows = aligned_empty(rows.shape, np.float32)
+            rows[...] = self.rows
+        return rows
 
     def packed(
         self, partner: TensorType, execution: Execution, threads: int | None = None, pool: Pool | None = None

@@ -183,7 +183,7 @@ class _Planned:
         if isinstance(dot, BlockDot):
             activations = x.packed(dot.partner, execution, threads, pool)
         else:
-            activations = matrices_of(x.rows)
+            activations = matrices_of(x.contiguous())
         if not self._stack:
             return [Job(self._format, weights[0], activations[0], target, self._far)]
         weights = _repeated(weights, self._w_stack, self._stack)
