@@ -22,8 +22,8 @@ from benchmarks.measure import Run
 from benchmarks.peak import PRODUCTS, peak_loop
 from kquant.formats import format_of
 from kquant.kernels.execute import Bytes, Floats
+from kquant.products._loops import activations_of, arguments, exceeds_cache, multiplier
 from kquant.products.dots import vec_dot_type
-from kquant.products.engine import activations_of, arguments, is_far, multiplier
 from kquant.types import TensorType
 
 FUNCTIONS = {
@@ -81,7 +81,7 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
 
 def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
     """Fills out (columns, rows), with all that Python does done before."""
-    given = arguments(format_of(t), w, activations_of(a, vec_dot_type(t)), out, far=is_far(w))
+    given = arguments(format_of(t), w, activations_of(a, vec_dot_type(t)), out, far=exceeds_cache(w.nbytes))
     repeated = repeated_product(t, len(out))
 
     def run() -> Floats:

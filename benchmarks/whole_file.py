@@ -28,7 +28,7 @@ import kquant
 from benchmarks import machine
 from kquant.convert import slabs as conversion
 from kquant.gguf import Writer
-from kquant.parallel.slabs import available_threads
+from kquant.parallel.pool import available_threads
 
 STAGES = {
     "reading": "_read",

@@ -6,6 +6,9 @@
     kquant.dequantize(data, "Q4_K")                       packed rows -> float32
     kquant.QuantizedTensor                                packed rows that know their type and shape
     kquant.matmul(tensor, x)                              products on the packed rows; also `x @ tensor.T`
+    kquant.matmul_many([wq, wk, wv], x)                   several products that share their activations
+    kquant.PackedActivations(x)                           activations that are packed once for many products
+    kquant.Pool(threads=4)                                threads of one's own, in place of the process's
     kquant.vec_dot(w, "Q4_K", a, "Q8_K")                  dot products of packed rows
     kquant.open("model.gguf")                             metadata and memory-mapped tensors of a file
     kquant.plan("model.gguf", "Q4_K_M")                   what would become of each tensor, and why
@@ -58,9 +61,11 @@ if TYPE_CHECKING:
     from kquant.convert.run import requantize
     from kquant.imatrix.reading import Imatrix, load_imatrix
     from kquant.model.model import Model, open
+    from kquant.parallel.pool import Pool
     from kquant.planning.planner import Plan, PlanRow, plan
+    from kquant.products.activations import PackedActivations
     from kquant.products.dots import vec_dot
-    from kquant.products.matrices import matmul
+    from kquant.products.matrices import matmul, matmul_many
     from kquant.reporting.builder import Report, report
 
 __all__ = [
@@ -81,8 +86,10 @@ __all__ = [
     "NonFiniteError",
     "OptionError",
     "OutputError",
+    "PackedActivations",
     "Plan",
     "PlanRow",
+    "Pool",
     "QuantizedTensor",
     "Report",
     "ShapeError",
@@ -97,6 +104,7 @@ __all__ = [
     "inspect",
     "load_imatrix",
     "matmul",
+    "matmul_many",
     "open",
     "plan",
     "quantize",
@@ -116,8 +124,10 @@ _LAZY = {
     "Inspection": "kquant.analysis.inspection",
     "Manifest": "kquant.analysis.manifest",
     "Model": "kquant.model.model",
+    "PackedActivations": "kquant.products.activations",
     "Plan": "kquant.planning.planner",
     "PlanRow": "kquant.planning.planner",
+    "Pool": "kquant.parallel.pool",
     "QuantizedTensor": "kquant.arrays.tensor",
     "Report": "kquant.reporting.builder",
     "Sweep": "kquant.analysis.sweeping",
@@ -127,6 +137,7 @@ _LAZY = {
     "inspect": "kquant.analysis.inspection",
     "load_imatrix": "kquant.imatrix.reading",
     "matmul": "kquant.products.matrices",
+    "matmul_many": "kquant.products.matrices",
     "open": "kquant.model.model",
     "plan": "kquant.planning.planner",
     "quantize": "kquant.arrays.codec",

@@ -185,7 +185,7 @@ LAYERS = [
     ({"kernels"}, FOUNDATION),
     ({"formats"}, FOUNDATION | {"kernels"}),
     ({"arrays"}, FOUNDATION | {"kernels", "formats", ""}),  # "": `@` calls kquant.matmul by its public name
-    ({"products"}, FOUNDATION | {"kernels", "formats", "arrays"}),
+    ({"products"}, FOUNDATION | {"kernels", "formats", "arrays", ""}),  # "": the same of activations
     ({"imatrix"}, FOUNDATION | {"gguf"}),
     ({"planning"}, FOUNDATION | {"gguf", "policy", "imatrix", "formats"}),  # which types have a format
     ({"model"}, FOUNDATION | {"gguf", "arrays"}),

@@ -7,9 +7,8 @@ memory; the results come in the order of the pieces, so that sums do not depend 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,15 +22,15 @@ from kquant.arrays.validation import check_finite
 from kquant.errors import GGUFTruncatedError, OptionError
 from kquant.formats import format_of, has_format
 from kquant.gguf import GGUFFile, TensorInfo
-from kquant.parallel.slabs import available_threads
+from kquant.parallel import ordered
+from kquant.parallel.ordered import QUEUED
+from kquant.parallel.pool import Pool
 from kquant.types import TensorType
 
 __all__ = ["SLAB_ELEMENTS", "Slab", "in_order", "matching", "readable", "slabs"]
 
 SLAB_ELEMENTS = 1 << 17
 """Elements of a slab: a multiple of every block size, and a megabyte in float64."""
-QUEUED = 4
-"""Slabs in progress for each thread."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -133,18 +132,9 @@ def in_order(
     >>> list(in_order(abs, [-3, 1, -2], threads=2))
     [3, 1, 2]
     """
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads: expected at least 1, got {threads}")
-    workers = threads or available_threads()
-    pending: deque[Future[_R]] = deque()
-    with ThreadPoolExecutor(workers) as executor:
-        try:
-            for job in jobs:
-                pending.append(executor.submit(function, job))
-                if len(pending) >= QUEUED * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    with (
+        Pool(threads) as pool,
+        closing(ordered.in_order(pool, function, jobs, QUEUED * pool.threads)) as results,
+    ):
+        for _, result in results:
+            yield result

@@ -22,10 +22,11 @@ from kquant.kernels.execute import (
     Floats,
     aligned_empty,
 )
-from kquant.parallel.slabs import available_threads, in_slabs
+from kquant.parallel.pool import Pool, default_pool
 from kquant.types import TensorType
 
 __all__ = [
+    "check_out",
     "dequantize",
     "execution_of",
     "has_codec",
@@ -58,6 +59,8 @@ def quantize(
     threads: int | None = None,
     *,
     execution: Execution | None = None,
+    pool: Pool | None = None,
+    out: Bytes | None = None,
 ) -> Bytes:
     """Pack rows of floats, byte for byte as `ggml_quantize_chunk` does.
 
@@ -69,6 +72,8 @@ def quantize(
         threads: At most so many; None for one per core.  The result does not depend on it.
         execution: "numba" (compiled) or "numpy" (the same kernels as they stand, slower, nothing to
             compile); None for what the environment variable `KQUANT_EXECUTION` says, else "numba".
+        pool: Threads of one's own; None for those of the process.
+        out: Where the result goes: uint8 of its shape, any memory layout; returned.
 
     Returns:
         uint8 of shape (..., row_bytes).
@@ -97,10 +102,10 @@ def quantize(
     if values.ndim == 0:
         raise ShapeError(f"{tensor_type.name}: expected rows of floats, got a single number")
     n_per_row = values.shape[-1]
-    out = aligned_empty((*values.shape[:-1], tensor_type.row_bytes(n_per_row)), np.uint8)
+    given, out = out, _result(out, (*values.shape[:-1], tensor_type.row_bytes(n_per_row)), np.uint8, values)
     importance = None if imatrix is None else _importance(imatrix, n_per_row)
     if not values.size:
-        return out
+        return out if given is None else given
     rows, packed = values.reshape(-1, n_per_row), out.reshape(-1, out.shape[-1])
 
     def slab(first: int, last: int) -> None:
@@ -110,9 +115,10 @@ def quantize(
             _refuse(tensor_type, rows[first:last], first, values.shape)
 
     as_they_are = values.dtype == np.float32 and values.flags.c_contiguous
-    size = _larger_slabs(threads, values.size, how) if as_they_are else slab_elements(how)
-    in_slabs(slab, len(rows), max(1, size // n_per_row), threads)
-    return out
+    step = max(1, slab_elements(how) // n_per_row)
+    most = LARGEST_SLAB // n_per_row if as_they_are else step  # what must be copied first stays in the cache
+    (pool or default_pool()).run(slab, len(rows), step, most=most, threads=threads)
+    return _returned(out, given)
 
 
 def dequantize(
@@ -121,6 +127,8 @@ def dequantize(
     threads: int | None = None,
     *,
     execution: Execution | None = None,
+    pool: Pool | None = None,
+    out: Floats | None = None,
 ) -> Floats:
     """Unpack rows to float32, bit for bit as ggml does.
 
@@ -128,7 +136,8 @@ def dequantize(
         data: uint8 of shape (..., row_bytes), any memory layout.
         type: The tensor type that it is packed in.
         threads: At most so many; None for one per core.
-        execution: As for `quantize`.
+        execution, pool: As for `quantize`.
+        out: Where the result goes: float32 of its shape, any memory layout; returned.
 
     Returns:
         float32 of shape (..., n_per_row).
@@ -148,18 +157,18 @@ def dequantize(
     codec, how = format_of(tensor_type), execution_of(execution)
     bytes_ = packed_rows(data, tensor_type)
     n_per_row = bytes_.shape[-1] // tensor_type.type_size * tensor_type.block_size
-    out = aligned_empty((*bytes_.shape[:-1], n_per_row), np.float32)
+    given, out = out, _result(out, (*bytes_.shape[:-1], n_per_row), np.float32, bytes_)
     if not out.size:
-        return out
+        return out if given is None else given
     packed, rows = bytes_.reshape(-1, bytes_.shape[-1]), out.reshape(-1, n_per_row)
 
     def slab(first: int, last: int) -> None:
         aligned = np.require(packed[first:last], requirements=["C", "A"])
         codec.dequantize_rows(aligned, rows[first:last], how, large=out.nbytes > LARGE)
 
-    size = _larger_slabs(threads, rows.size, how)
-    in_slabs(slab, len(rows), max(1, size // n_per_row), threads)
-    return out
+    step, most = (max(1, size // n_per_row) for size in (slab_elements(how), LARGEST_SLAB))
+    (pool or default_pool()).run(slab, len(rows), step, most=most, threads=threads)
+    return _returned(out, given)
 
 
 def validate(data: npt.ArrayLike, type: TensorType | str | int) -> None:
@@ -203,10 +212,36 @@ def slab_elements(execution: Execution) -> int:
     return 1 << 18 if execution == "numba" else CHUNK << 8
 
 
-def _larger_slabs(threads: int | None, n_elements: int, execution: Execution) -> int:
-    """Slabs that are not copied first: few, as long as no thread waits for the last of another."""
-    share = n_elements // (4 * (threads or available_threads()))
-    return max(slab_elements(execution), min(share, LARGEST_SLAB))
+def _result(
+    given: npt.NDArray[Any] | None, shape: tuple[int, ...], dtype: type[Any], source: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """The caller's array for a result; a new one if there is none, its elements lie apart, or the source's do
+    not lie elsewhere."""
+    if given is not None:
+        check_out(given, shape, dtype)
+        if given.flags.carray and not np.may_share_memory(given, source):
+            return given
+    return aligned_empty(shape, dtype)
+
+
+def _returned(out: npt.NDArray[Any], given: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    if given is None or given is out:
+        return out
+    given[...] = out
+    return given
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: type[Any]) -> None:
+    """Raises `ShapeError` or `UnsupportedTypeError` for an array that a result cannot be written to."""
+    if not isinstance(out, np.ndarray) or out.dtype != dtype or not out.flags.writeable:
+        got = type(out).__name__
+        if isinstance(out, np.ndarray):
+            got = f"{out.dtype}{'' if out.flags.writeable else ', read-only'}"
+        raise UnsupportedTypeError(
+            f"out: expected an array of {np.dtype(dtype)} that can be written to, got {got}"
+        )
+    if out.shape != shape:
+        raise ShapeError(f"out: expected the result's shape {shape}, got {out.shape}")
 
 
 def _as_float32(values: npt.NDArray[Any]) -> Floats:

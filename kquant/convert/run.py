@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from concurrent.futures import Executor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from kquant.arrays.codec import execution_of
 from kquant.arrays.codec import slab_elements as default_slab_elements
@@ -21,17 +18,14 @@ from kquant.convert.slabs import Slab, convert, read_ahead, slabs_of
 from kquant.errors import OptionError, OutputError
 from kquant.gguf import GGUFFile, Writer, read
 from kquant.imatrix.reading import Imatrix
-from kquant.parallel.slabs import available_threads
+from kquant.parallel.ordered import QUEUED, in_order
+from kquant.parallel.pool import Pool, thread_count
 from kquant.planning.planner import Plan, plan
 from kquant.types import FileType
 
 __all__ = ["requantize"]
 
 Progress = Callable[[int, int], None]
-Bytes = npt.NDArray[np.uint8]
-
-QUEUED = 4
-"""Slabs in progress for each worker: enough that none waits, few enough to limit memory."""
 
 
 def requantize(
@@ -41,6 +35,7 @@ def requantize(
     *,
     threads: int | None = None,
     executor: Executor | None = None,
+    pool: Pool | None = None,
     progress: Progress | None = None,
     slab_elements: int | None = None,
     **options: Any,
@@ -55,6 +50,8 @@ def requantize(
         threads: At most so many; None for one per core.  The result does not depend on it.
         executor: Any object with the interface of `concurrent.futures.Executor`, used in place of
             threads; its workers must be able to open the source under the same path.
+        pool: A `kquant.Pool` in the place of threads of its own; with `threads`, slabs are kept under way
+            for so many of them.
         progress: Called with the bytes of the source that are done, and their total.
         slab_elements: Elements in a slab, the task of a worker; memory grows with it.  None for a number
             that suits the processor's cache.
@@ -84,8 +81,9 @@ def requantize(
     ...     done.rows[0].new_type, done.bits_per_weight, done.new_bits_per_weight
     (TensorType.Q4_K, 16.0, 4.5)
     """
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads: expected at least 1, got {threads}")
+    workers = pool.threads if pool is not None and threads is None else thread_count(threads)
+    if pool is not None and executor is not None:
+        raise OptionError("requantize: expected an executor or a pool, got both")
     if slab_elements is None:
         slab_elements = default_slab_elements(execution_of(None))
     if slab_elements < 1:
@@ -101,11 +99,9 @@ def requantize(
             stack.enter_context(Writer(path, output.layout))
             for path, output in zip(paths, made.outputs, strict=True)
         ]
-        workers = threads or available_threads()
-        if executor is None:
-            executor = stack.enter_context(ThreadPoolExecutor(workers))
+        chosen = executor or pool or stack.enter_context(Pool(workers))
         slabs = read_ahead(slabs_of(made, model, slab_elements))
-        _run(executor, QUEUED * workers, slabs, writers, made.bytes, progress)
+        _run(chosen, QUEUED * workers, slabs, writers, made.bytes, progress)
         for writer in writers:
             writer.commit()
     return made
@@ -136,37 +132,14 @@ def _run(
     total: int,
     progress: Progress | None,
 ) -> None:
-    """Keeps `window` slabs in progress and writes the results."""
-    pending: dict[Future[Bytes], Slab] = {}
+    """Keeps `window` slabs under way and writes what comes back."""
     done = 0
     if progress:
         progress(0, total)
-    try:
-        for slab in slabs:
-            pending[executor.submit(convert, slab)] = slab
-            if len(pending) >= window:
-                done = _collect(pending, writers, done, total, progress)
-        while pending:
-            done = _collect(pending, writers, done, total, progress)
-    finally:
-        for future in pending:
-            future.cancel()
-        wait(pending)
-
-
-def _collect(
-    pending: dict[Future[Bytes], Slab],
-    writers: list[Writer],
-    done: int,
-    total: int,
-    progress: Progress | None,
-) -> int:
-    """Waits for at least one slab and writes all that are finished."""
-    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-        slab = pending.pop(future)
-        output, tensor, offset = slab.target
-        writers[output].write(tensor, offset, future.result())
-        done += slab.nbytes
-    if progress:
-        progress(done, total)
-    return done
+    with closing(in_order(executor, convert, slabs, window)) as results:
+        for slab, converted in results:
+            output, tensor, offset = slab.target
+            writers[output].write(tensor, offset, converted)
+            done += slab.nbytes
+            if progress:
+                progress(done, total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from kquant.kernels.consecutive import Consecutive, consecutive_of
 from kquant.kernels.execute import aligned_empty
 from kquant.kernels.language.products import Columns
 from kquant.kernels.layout import CENTER, MIDDLE, SUPER_BLOCK, block_of_column
+from kquant.parallel.lazily import lazily
 
 __all__ = ["Activations"]
 
@@ -31,7 +31,7 @@ class Activations:
         """Of each column."""
         return int(self._q.shape[1])
 
-    @cached_property
+    @lazily
     def columns(self) -> Columns:
         """(blocks, columns)."""
         n, size, fields = len(self._q), self._size, self._fields
@@ -47,7 +47,7 @@ class Activations:
             columns["negative"] = self._q.astype(np.float32).swapaxes(0, 1) @ np.full(size, -1, np.float32)
         return columns
 
-    @cached_property
+    @lazily
     def are_true(self) -> bool:
         """Whether super-blocks say the sums of their own activations; compiled products rely on that."""
         if self._trusted or self._size != SUPER_BLOCK:
@@ -55,7 +55,7 @@ class Activations:
         sums = self._q.reshape(*self._q.shape[:2], 16, 16).sum(3, np.int32)
         return bool((self._fields["bsums"].reshape(sums.shape) == sums).all())
 
-    @cached_property
+    @lazily
     def consecutive(self) -> Consecutive:
         """Of a single column of super-blocks, for this CPU."""
         return consecutive_of(self._q[0], self._fields["d"][0])

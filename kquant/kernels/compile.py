@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Callable
+from functools import cache
 from threading import RLock
 from typing import Any
 
@@ -15,34 +17,47 @@ __all__ = ["column_count", "compiled", "group_size", "lane_count", "passes_cache
 _OPTIONS = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
 _lock = RLock()
+if hasattr(os, "register_at_fork"):
+    # Numba and LLVM have locks and tables of their own, so that no child may be made while they compile, or
+    # are imported: a fork waits for the kernel that is being compiled, and the child finds it ready.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
 _ready: dict[tuple[Callable[..., Any], str], Any] = {}
 _inlined: dict[Callable[..., Any], Any] = {}
 
 
+@cache
 def lane_count() -> int:
     """Blocks that a compiled kernel works on at a time."""
-    from kquant.kernels.lowering.isa.facts import SEARCH_LANES
+    with _lock:
+        from kquant.kernels.lowering.isa.facts import SEARCH_LANES
 
     return SEARCH_LANES
 
 
+@cache
 def passes_cache() -> bool:
     """Whether the CPU gains by storing large results past its caches."""
-    from kquant.kernels.lowering.isa.facts import TUNING
+    with _lock:
+        from kquant.kernels.lowering.isa.facts import TUNING
 
     return TUNING.streams_past_cache
 
 
+@cache
 def column_count() -> tuple[int, int]:
     """Columns that a compiled product works on at a time, and how many of those that are left."""
-    from kquant.kernels.lowering.isa.facts import COLUMNS_IN_REGISTERS, COLUMNS_LEFT
+    with _lock:
+        from kquant.kernels.lowering.isa.facts import COLUMNS_IN_REGISTERS, COLUMNS_LEFT
 
     return COLUMNS_IN_REGISTERS, COLUMNS_LEFT
 
 
+@cache
 def group_size() -> int:
     """Super-blocks that a register holds levels of, to be multiplied as they are read; 0 if they are not."""
-    from kquant.kernels.lowering.isa.facts import BLOCKS_PER_REGISTER, HAS_BYTE_PAIRS
+    with _lock:
+        from kquant.kernels.lowering.isa.facts import BLOCKS_PER_REGISTER, HAS_BYTE_PAIRS
 
     return BLOCKS_PER_REGISTER if HAS_BYTE_PAIRS else 0
 

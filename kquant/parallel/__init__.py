@@ -1,1 +1,1 @@
-"""Threads: one pool and one scheduler for all."""
+"""Threads: one pool and one scheduler for all of kquant."""

@@ -1,8 +1,8 @@
 """Dot products of packed rows, without unpacking them to floats: integers are multiplied inside the blocks.
 
-Each room names its partner, `VEC_DOT_TYPE`, and has three kernels: `unpack_scales` and `unpack_levels`
-unpack a block of each of some rows to bytes, `add` multiplies these with blocks of activations.  Types whose
-block is one number are decoded.
+Each format names its partner and has three kernels: `unpack_scales` and `unpack_levels` unpack a block of
+each of some rows to bytes, `add` multiplies these with blocks of activations.  Types whose block is one
+number are decoded.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import numpy.typing as npt
 from kquant.arrays.codec import dequantize, execution_of, packed_rows
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
+from kquant.formats.base import BlockFormat
 from kquant.kernels.execute import Bytes, Execution, Floats
 from kquant.kernels.language.dot import NumberDot
 from kquant.kernels.layout import ROWS
-from kquant.products.engine import activations_of, is_far, multiply
+from kquant.parallel.pool import Pool
+from kquant.products._engine import run
+from kquant.products._loops import Job, activations_of, exceeds_cache, multiply
 from kquant.types import TensorType
 
 __all__ = ["vec_dot", "vec_dot_type"]
@@ -45,8 +48,10 @@ def vec_dot(
     wtype: TensorType | str | int,
     a: npt.ArrayLike,
     atype: TensorType | str | int,
+    threads: int | None = None,
     *,
     execution: Execution | None = None,
+    pool: Pool | None = None,
 ) -> Floats:
     """Dot products of packed rows with packed activations, as ggml's `vec_dot` has them.
 
@@ -60,7 +65,8 @@ def vec_dot(
             broadcast with those of `w`.
         atype: Q8_K for the k-quants, Q8_0 or Q8_1 for blocks of 32, the same type for F32, F16, BF16:
             what `kquant.products.dots.vec_dot_type` says.
-        execution: As for `kquant.quantize`.
+        threads: At most so many; None for one per core.  The result does not depend on it.
+        execution, pool: As for `kquant.quantize`.
 
     Returns:
         float32 of the broadcast shape.
@@ -104,14 +110,21 @@ def vec_dot(
     codec = format_of(weight_type)
     if isinstance(codec.dot, NumberDot):
         return _dot_numbers(weights, activations, weight_type, how)
-    return _dot_blocks(weights, activations, weight_type, how)
+    return _dot_blocks(weights, activations, weight_type, how, threads, pool)
 
 
 def _length(packed: Bytes, tensor_type: TensorType) -> int:
     return int(packed.shape[-1] // tensor_type.type_size * tensor_type.block_size)
 
 
-def _dot_blocks(w: Bytes, a: Bytes, tensor_type: TensorType, execution: Execution) -> Floats:
+def _dot_blocks(
+    w: Bytes,
+    a: Bytes,
+    tensor_type: TensorType,
+    execution: Execution,
+    threads: int | None,
+    pool: Pool | None,
+) -> Floats:
     """As products of matrices: an axis that one of both has counts its rows, one of both counts matrices."""
     n_axes = max(w.ndim, a.ndim) - 1
     w, a = (x.reshape((1,) * (n_axes + 1 - x.ndim) + x.shape) for x in (w, a))
@@ -124,22 +137,27 @@ def _dot_blocks(w: Bytes, a: Bytes, tensor_type: TensorType, execution: Executio
     out = np.empty((n, n_columns, n_rows), np.float32)
     rows = w.transpose(*order, n_axes).reshape(n, n_rows, -1)
     columns = a.transpose(*order, n_axes).reshape(n, n_columns, -1)
-    _dot_matrices(rows, columns, out, tensor_type, execution)
+    fmt, far = format_of(tensor_type), exceeds_cache(rows.nbytes)
+    if (n_columns, n_rows) == (1, 1):
+        _dot_pairs(fmt, rows[:, 0], columns[:, 0], out[:, 0, 0], execution, far)
+    else:
+        partner = vec_dot_type(tensor_type)
+        jobs = [
+            Job(fmt, some, activations_of(others, partner), products, far)
+            for some, others, products in zip(rows, columns, out, strict=True)
+        ]
+        run(jobs, execution, threads, pool)
     return out.reshape([shape[i] for i in order]).transpose(np.argsort(order))
 
 
-def _dot_matrices(w: Bytes, a: Bytes, out: Floats, tensor_type: TensorType, execution: Execution) -> None:
-    """out (n, columns, rows) of w (n, rows, row_bytes) and a (n, columns, row_bytes)."""
-    codec, partner, far = format_of(tensor_type), vec_dot_type(tensor_type), is_far(w)
-    if out.shape[1:] != (1, 1):
-        for some, others, products in zip(w, a, out, strict=True):
-            multiply(codec, some, activations_of(others, partner), products, execution, far=far)
-        return
-    for first in range(0, len(out), ROWS):  # single rows with single columns: the diagonal of some of them
+def _dot_pairs(fmt: BlockFormat, w: Bytes, a: Bytes, out: Floats, execution: Execution, far: bool) -> None:
+    """Row by row: the diagonal of products of some rows with as many columns."""
+    for first in range(0, len(out), ROWS):
         here = slice(first, first + ROWS)
         products = np.empty((len(w[here]),) * 2, np.float32)
-        multiply(codec, w[here, 0], activations_of(a[here, 0], partner), products, execution, far=far)
-        out[here, 0, 0] = products.diagonal()
+        given = activations_of(a[here], vec_dot_type(fmt.type))
+        multiply(Job(fmt, w[here], given, products, far), execution)
+        out[here] = products.diagonal()
 
 
 def _dot_numbers(w: Bytes, a: Bytes, tensor_type: TensorType, execution: Execution) -> Floats:

@@ -7,42 +7,38 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kquant.arrays.codec import dequantize, execution_of, quantize
-from kquant.errors import ShapeError, UnsupportedTypeError
+from kquant.arrays.codec import check_out, execution_of
+from kquant.errors import OptionError, ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
-from kquant.kernels.execute import Bytes, Execution, Floats
-from kquant.kernels.language.dot import NumberDot
-from kquant.kernels.layout import ROWS
-from kquant.parallel.slabs import in_slabs, thread_count
+from kquant.kernels.execute import Execution, Floats
+from kquant.kernels.language.dot import BlockDot
+from kquant.parallel.pool import Pool
+from kquant.products._engine import run
+from kquant.products._loops import Job, exceeds_cache
+from kquant.products.activations import PackedActivations, matrices_of
 from kquant.products.dots import vec_dot_type
-from kquant.products.engine import activations, is_far, multiply
 from kquant.types import TensorType
 
 if TYPE_CHECKING:
     from kquant.arrays.tensor import QuantizedTensor
 
-__all__ = ["matmul"]
-
-SLAB = 1 << 24
-"""Products of elements that a thread takes at a time at least."""
-SLABS = 8
-"""For each of several threads, so that none waits for another for long."""
-ALONE = 3 << 24
-"""Products of elements that a thread has done, in about a millisecond, before a helper is of use."""
-UNPACKING = 4
-"""What unpacking an element costs, in products."""
+__all__ = ["matmul", "matmul_many"]
 
 
 def matmul(
     w: QuantizedTensor,
-    x: npt.ArrayLike,
+    x: npt.ArrayLike | PackedActivations,
     threads: int | None = None,
     *,
+    out: Floats | None = None,
+    experts: npt.ArrayLike | None = None,
+    pool: Pool | None = None,
     execution: Execution | None = None,
 ) -> Floats:
     """`w @ x` for packed rows: float32 in, float32 out, and the weights stay packed.
@@ -52,19 +48,27 @@ def matmul(
 
     Args:
         w: Shape (..., m, k), or (k,) for a single row.
-        x: Floats of shape (k,) or (..., k, n), in any memory layout.
+        x: Floats of shape (k,) or (..., k, n), in any memory layout, or `kquant.PackedActivations`, which
+            several calls can share.
         threads: At most so many; None for one per core.  The result does not depend on it.
+        out: Where the result goes: float32 of its shape, in any memory layout; returned.  If it shares
+            memory with `x` or `w`, the result is made elsewhere first.
+        experts: Integers from 0, of any shape (...,): `w`, of shape (n_expert, m, k), stands for
+            `w[experts]`, of shape (..., m, k), whose bytes are not copied.
+        pool: Threads of one's own; None for those of the process.
         execution: As for `kquant.quantize`.
 
     Returns:
         float32 of the shape that `np.matmul` gives.
 
     Raises:
-        ShapeError: The shapes do not fit `np.matmul`'s rules.
+        ShapeError: The shapes do not fit `np.matmul`'s rules, or that of `out` is another.
         NonFiniteError: An activation is NaN or infinite.
-        UnsupportedTypeError: `x` is no array of floats, or kquant cannot multiply the type of `w`.
+        UnsupportedTypeError: `x` is no array of floats, `out` none of float32 that can be written to,
+            `experts` none of integers, or kquant cannot multiply the type of `w`.
+        OptionError: There is no such expert, `threads` is less than 1, or `pool` is closed.
 
-    Source: `ggml_compute_forward_mul_mat` in
+    Source: `ggml_compute_forward_mul_mat` and `ggml_compute_forward_mul_mat_id` in
     https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-cpu/ggml-cpu.c
 
     >>> import numpy as np, kquant
@@ -73,61 +77,126 @@ def matmul(
     array([0., 1., 2., 3.], dtype=float32)
     >>> kquant.matmul(w, np.ones((256, 5), np.float32)).shape
     (4, 5)
+    >>> stack = kquant.QuantizedTensor.from_numpy(np.ones((8, 4, 256), np.float32), "Q4_K")
+    >>> kquant.matmul(stack, np.ones(256, np.float32), experts=[6, 1]).shape
+    (2, 4)
     """
-    if not isinstance(getattr(w, "type", None), TensorType):
-        raise UnsupportedTypeError(f"expected packed weights in a QuantizedTensor, got {type(w).__name__}")
-    how, columns = execution_of(execution), _floats(x)
-    shape = _result_shape(w, columns)
-    # one row of k elements for each column of each matrix of the stack
-    rows = columns[None] if columns.ndim == 1 else columns.swapaxes(-1, -2)
-    weights = w.data[None] if w.ndim == 1 else w.data
-    stack = np.broadcast_shapes(weights.shape[:-2], rows.shape[:-2])
-    out = np.zeros((*stack, rows.shape[-2], weights.shape[-2]), np.float32)
-    if out.size and w.shape[-1]:
-        _fill(out, weights, rows, w.type, threads, how)
-    return out.swapaxes(-1, -2).reshape(shape)
+    how = execution_of(execution)
+    given = x if isinstance(x, PackedActivations) else PackedActivations.held(x)
+    planned = _Planned(w, given, out, experts)
+    run(planned.jobs(given, how, threads, pool), how, threads, pool)
+    return planned.finished()
 
 
-def _fill(
-    out: Floats, weights: Bytes, rows: Floats, tensor_type: TensorType, threads: int | None, how: Execution
-) -> None:
-    """out (..., n, m) of packed weights (..., m, row_bytes) and rows of activations (..., n, k)."""
-    codec, partner, stack = format_of(tensor_type), vec_dot_type(tensor_type), out.shape[:-2]
-    n, m = out.shape[-2:]
-    is_decoded, far = isinstance(codec.dot, NumberDot), is_far(weights)
-    packed: npt.NDArray[Any] = rows if is_decoded else quantize(rows, partner, threads=threads, execution=how)
-    prepared = [x if is_decoded else activations(codec, x, partner, how) for x in _matrices(packed)]
-    each = [
-        *zip(
-            _repeated(_matrices(weights), weights.shape[:-2], stack),
-            _repeated(prepared, packed.shape[:-2], stack),
-            _matrices(out),
-            strict=True,
-        )
-    ]
-    tiles = -(-m // ROWS)
+def matmul_many(
+    weights: Sequence[QuantizedTensor],
+    x: npt.ArrayLike | PackedActivations,
+    out: Sequence[Floats] | None = None,
+    threads: int | None = None,
+    pool: Pool | None = None,
+    *,
+    experts: npt.ArrayLike | None = None,
+    execution: Execution | None = None,
+) -> list[Floats]:
+    """`kquant.matmul` of several weights with the same activations, as one piece of work for the threads.
 
-    def slab(first: int, last: int) -> None:
-        """Tiles of rows of all the stack's weights, one after the other."""
-        for at in range(first // tiles, -(-last // tiles)):
-            here = slice(max(first - at * tiles, 0) * ROWS, min((last - at * tiles) * ROWS, m))
-            w, given, y = each[at][0][here], each[at][1], each[at][2][:, here]
-            if is_decoded:
-                np.matmul(given, dequantize(w, tensor_type, threads=1, execution=how).T, out=y)
-            else:
-                multiply(codec, w, given, y, how, far=far)
+    The activations are packed once for each partner type, and threads meet once, not once for each
+    weight: for the query, key and value weights of a layer, or gate and up.
 
-    most = thread_count(threads)
-    workers = most if rows.shape[-1] * m * n * len(each) >= ALONE else 1
-    least = max(1, SLAB // (rows.shape[-1] * ROWS * (n + UNPACKING)))
-    copies = is_decoded or weights.strides[-2] != weights.shape[-1]  # rows apart, which are put side by side
-    share = 0 if copies else tiles * len(each) // (SLABS * workers if workers > 1 else 1)
-    in_slabs(slab, tiles * len(each), max(least, share), workers)
+    Args:
+        weights: Each of shape (..., m, k), or (k,); their types may differ.
+        x: As for `kquant.matmul`.
+        out: An array for each result, none of which shares memory with another.
+        threads, pool, execution: As for `kquant.matmul`.
+        experts: As for `kquant.matmul`; the same of all weights.
+
+    Returns:
+        A list of what `kquant.matmul` gives for each.
+
+    Raises:
+        ShapeError, NonFiniteError, UnsupportedTypeError, OptionError: As `kquant.matmul`; also if `out` is
+            not as long as `weights`, or its arrays share memory.
+
+    >>> import numpy as np, kquant
+    >>> wq = kquant.QuantizedTensor.from_numpy(np.eye(4, 256), "Q4_K")
+    >>> wv = kquant.QuantizedTensor.from_numpy(np.eye(2, 256), "Q6_K")
+    >>> [y.shape for y in kquant.matmul_many([wq, wv], np.ones((256, 3), np.float32))]
+    [(4, 3), (2, 3)]
+    """
+    how = execution_of(execution)
+    given = x if isinstance(x, PackedActivations) else PackedActivations.held(x)
+    outs = [None] * len(weights) if out is None else _apart(out, len(weights))
+    planned = [_Planned(w, given, y, experts) for w, y in zip(weights, outs, strict=True)]
+    run([job for p in planned for job in p.jobs(given, how, threads, pool)], how, threads, pool)
+    return [p.finished() for p in planned]
 
 
-def _matrices(stack: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Those of (..., m, n), one after the other."""
-    return [stack[index] for index in itertools.product(*map(range, stack.shape[:-2]))]
+class _Planned:
+    """One product: the shapes are checked, and there is memory for the result."""
+
+    __slots__ = ("_far", "_format", "_matrices", "_out", "_result", "_stack", "_target", "_w_stack")
+
+    def __init__(
+        self, w: QuantizedTensor, x: PackedActivations, out: Floats | None, experts: npt.ArrayLike | None
+    ) -> None:
+        if not isinstance(getattr(w, "type", None), TensorType):
+            raise UnsupportedTypeError(
+                f"matmul: expected packed weights in a QuantizedTensor, got {type(w).__name__}"
+            )
+        self._format, self._out = format_of(w.type), out
+        if self._format.dot is None:
+            vec_dot_type(w.type)  # tells why
+        data, x_shape = w.data, x.shape
+        is_row, is_column = data.ndim == 1, len(x_shape) == 1
+        if is_row:
+            data = data[None]
+        if experts is None:
+            self._w_stack, self._matrices, n_bytes = data.shape[:-2], matrices_of(data), data.nbytes
+        else:
+            ids = _ids(experts, w)
+            self._w_stack, self._matrices = ids.shape, [data[i] for i in ids.ravel().tolist()]
+            n_bytes = ids.size * data.nbytes // max(len(data), 1)
+        self._far = exceeds_cache(n_bytes)
+        self._stack = stack = _stack_of(w, self._w_stack, x_shape)
+        shape = stack if is_row else (*stack, data.shape[-2])
+        shape = shape if is_column else (*shape, x_shape[-1])
+        if out is not None:
+            check_out(out, shape, np.float32)
+        if out is None or np.may_share_memory(out, x.rows) or np.may_share_memory(out, data):
+            # (..., n, m): what is computed together lies together
+            self._target = np.empty((*stack, x.rows.shape[-2], data.shape[-2]), np.float32)
+            self._result = self._target.swapaxes(-1, -2).reshape(shape)
+        elif is_column:
+            self._target, self._result = (out[..., None, None] if is_row else out[..., None, :]), out
+        else:
+            self._target, self._result = (out[..., None] if is_row else out.swapaxes(-1, -2)), out
+
+    def jobs(
+        self, x: PackedActivations, execution: Execution, threads: int | None, pool: Pool | None
+    ) -> list[Job]:
+        """What the engine is to do, with packed activations."""
+        target, weights, dot = self._target, self._matrices, self._format.dot
+        if not target.size or not x.rows.shape[-1]:
+            target[...] = 0
+            return []
+        activations: list[Any]
+        if isinstance(dot, BlockDot):
+            activations = x.packed(dot.partner, execution, threads, pool)
+        else:
+            activations = matrices_of(x.contiguous())
+        if not self._stack:
+            return [Job(self._format, weights[0], activations[0], target, self._far)]
+        weights = _repeated(weights, self._w_stack, self._stack)
+        activations = _repeated(activations, x.rows.shape[:-2], self._stack)
+        each = zip(weights, activations, matrices_of(target), strict=True)
+        return [Job(self._format, *of_one, self._far) for of_one in each]
+
+    def finished(self) -> Floats:
+        """The result, where the caller wants it."""
+        if self._out is None or self._out is self._result:
+            return self._result
+        self._out[...] = self._result
+        return self._out
 
 
 def _repeated(matrices: list[Any], shape: tuple[int, ...], stack: tuple[int, ...]) -> list[Any]:
@@ -137,24 +206,48 @@ def _repeated(matrices: list[Any], shape: tuple[int, ...], stack: tuple[int, ...
     return [matrices[i] for i in np.broadcast_to(np.arange(len(matrices)).reshape(shape), stack).flat]
 
 
-def _floats(x: npt.ArrayLike) -> Floats:
-    values = np.asarray(x)
-    if values.dtype.kind not in "fiub":
-        raise UnsupportedTypeError(f"matmul: expected an array of floats, got dtype {values.dtype}")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused when it is packed
-        return values.astype(np.float32, copy=False)
-
-
-def _result_shape(w: QuantizedTensor, x: Floats) -> tuple[int, ...]:
-    """What `np.matmul` gives, or its refusal."""
-    k = x.shape[-2:][0] if x.ndim else None
+def _stack_of(w: QuantizedTensor, w_stack: tuple[int, ...], x_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes before the matrices in what `np.matmul` gives, or its refusal."""
+    x_stack = x_shape[:-2]
     try:
-        if k != w.shape[-1]:
+        if x_shape[-2:][:1] != w.shape[-1:]:
             raise ValueError
-        stack = np.broadcast_shapes(w.shape[:-2], x.shape[:-2])
+        if not w_stack or not x_stack:
+            return w_stack or x_stack
+        return np.broadcast_shapes(w_stack, x_stack)
     except ValueError:
+        got = (*w_stack, *w.shape[-2:])
         raise ShapeError(
-            f"matmul: expected shapes (..., m, k) @ (k,) or (..., k, n), got {w.shape} of "
-            f"{w.type.name} @ {x.shape}"
+            f"matmul: expected shapes (..., m, k) @ (k,) or (..., k, n), got {got} of "
+            f"{w.type.name} @ {x_shape}"
         ) from None
-    return (*stack, *w.shape[-2:-1], *x.shape[-1:] * (x.ndim > 1))
+
+
+def _ids(experts: npt.ArrayLike, w: QuantizedTensor) -> npt.NDArray[np.intp]:
+    """The experts' numbers; all of them are there."""
+    ids = np.asarray(experts)
+    if ids.dtype.kind not in "iu" and ids.size:
+        raise UnsupportedTypeError(f"experts: expected integers, got dtype {ids.dtype}")
+    if w.ndim != 3:
+        raise ShapeError(
+            f"experts: expected weights of shape (n_expert, m, k) to choose from, got {w.shape} of "
+            f"{w.type.name}"
+        )
+    wrong = np.argwhere((ids < 0) | (ids >= len(w)))
+    if len(wrong):
+        where = tuple(int(i) for i in wrong[0])
+        raise OptionError(
+            f"experts: expected numbers from 0 to {len(w) - 1}, got {ids[where]} at index {where}"
+        )
+    return ids.astype(np.intp)
+
+
+def _apart(out: Any, n: int) -> list[Any]:
+    """The callers' arrays for n results."""
+    if isinstance(out, np.ndarray) or len(out) != n:
+        got = "one array" if isinstance(out, np.ndarray) else str(len(out))
+        raise ShapeError(f"out: expected a list of {n} arrays, one for each weight, got {got}")
+    for (i, one), (j, other) in itertools.combinations(enumerate(out), 2):
+        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and np.shares_memory(one, other):
+            raise OptionError(f"out: expected arrays that share no memory, got some at {i} and {j} that do")
+    return list(out)

@@ -12,7 +12,7 @@ from kquant.formats.base import BlockFormat
 from kquant.kernels.consecutive import layout
 from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.layout import SUPER_BLOCK
-from kquant.products.engine import multiplier
+from kquant.products._loops import multiplier
 from kquant.types import TensorType
 
 __all__ = ["jobs", "warm_up"]

@@ -1,75 +1,28 @@
-"""Slabs on several threads: each once, by whoever comes first; errors; processes that were forked."""
+"""Arrays that several threads pack and unpack: the same bytes, the first error, any pool, any `out`."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import threading
-from concurrent.futures import wait
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import kquant
-from kquant import NonFiniteError, OptionError
-from kquant.parallel.slabs import _helpers, in_slabs
+from kquant import NonFiniteError, OptionError, ShapeError, UnsupportedTypeError
 
-FORKED = """
-import os, sys
-import numpy as np, kquant
-x = np.ones((4096, 256), np.float32)
-before = kquant.quantize(x, "Q8_0", threads=2)
-child = os.fork()
-if not child:
-    os._exit(0 if np.array_equal(kquant.quantize(x, "Q8_0", threads=2), before) else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
+X = np.random.default_rng(0).standard_normal((4096, 256), np.float32)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 50, None])
-@pytest.mark.parametrize("n_rows", [0, 1, 7, 8, 100])
-def test_each_slab_once(threads: int | None, n_rows: int) -> None:
-    done: list[tuple[int, int]] = []
-    in_slabs(lambda first, last: done.append((first, last)), n_rows, 7, threads)
-    assert sorted(done) == [(first, min(first + 7, n_rows)) for first in range(0, n_rows, 7)]
-
-
-def test_several_threads_work_at_a_time() -> None:
-    both, who = threading.Barrier(2, timeout=60), set()
-
-    def slab(first: int, last: int) -> None:
-        both.wait()
-        who.add(threading.get_ident())
-
-    in_slabs(slab, 2, 1, 2)
-    assert len(who) == 2
-    assert threading.get_ident() in who
-
-
-def test_helpers_that_are_busy_are_not_waited_for() -> None:
-    release, done = threading.Event(), []
-    pool = _helpers(os.getpid())
-    busy = [pool.submit(release.wait, 60) for _ in range(pool._max_workers)]
-    in_slabs(lambda first, last: done.append(first), 10, 1, 4)
-    release.set()
-    wait(busy)
-    assert done == list(range(10))
-
-
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_the_error_of_the_first_rows(threads: int) -> None:
-    """Whoever raises it; rows that no one has begun with are left alone."""
-    begun = []
-
-    def slab(first: int, last: int) -> None:
-        begun.append(first)
-        if first >= 3:
-            raise ValueError(first)
-
-    with pytest.raises(ValueError, match=r"^3$"):
-        in_slabs(slab, 1000, 1, threads)
-    assert len(begun) < 1000
+@pytest.mark.parametrize("type", ["Q8_0", "F16"])
+def test_the_same_on_any_threads(type: str) -> None:
+    packed = kquant.quantize(X, type, threads=1)
+    values = kquant.dequantize(packed, type, threads=1)
+    with kquant.Pool(3) as pool:
+        for how in ({"threads": 2}, {"threads": 5}, {"pool": pool}, {"pool": pool, "threads": 2}):
+            np.testing.assert_array_equal(kquant.quantize(X, type, **how), packed)
+            np.testing.assert_array_equal(kquant.dequantize(packed, type, **how), values)
 
 
 def test_the_first_of_several_values_that_are_not_finite() -> None:
@@ -80,11 +33,62 @@ def test_the_first_of_several_values_that_are_not_finite() -> None:
             kquant.quantize(x, "Q8_0", threads=4)
 
 
+LAYOUTS: dict[str, Callable[..., Any]] = {
+    "plain": lambda n, m, dtype: np.empty((n, m), dtype),
+    "every other row": lambda n, m, dtype: np.empty((2 * n, m), dtype)[::2],
+    "columns": lambda n, m, dtype: np.empty((m, n), dtype).T,
+    "from the end": lambda n, m, dtype: np.empty((n, m), dtype)[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_results_go_where_the_caller_wants_them(layout: str) -> None:
+    x = X[:32]
+    packed = kquant.quantize(x, "Q4_0")
+    values = kquant.dequantize(packed, "Q4_0")
+    ways: list[tuple[NDArray[Any], Callable[..., Any]]] = [
+        (packed, lambda out: kquant.quantize(x, "Q4_0", out=out)),
+        (values, lambda out: kquant.dequantize(packed, "Q4_0", out=out)),
+    ]
+    for wanted, function in ways:
+        out = LAYOUTS[layout](*wanted.shape, wanted.dtype)
+        assert function(out) is out
+        np.testing.assert_array_equal(out, wanted)
+
+
+def test_a_result_may_replace_its_source() -> None:
+    x = X[:8].copy()
+    packed = kquant.quantize(x, "F32")
+    wanted = kquant.dequantize(packed, "F32")
+    kquant.dequantize(packed, "F32", out=packed.view(np.float32)[::-1])
+    np.testing.assert_array_equal(packed.view(np.float32)[::-1], wanted)
+    whole = kquant.quantize(x, "F32")
+    kquant.quantize(x, "F32", out=x.view(np.uint8))
+    np.testing.assert_array_equal(x.view(np.uint8), whole)
+
+
+READ_ONLY = np.zeros((2, 34), np.uint8)
+READ_ONLY.flags.writeable = False
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (
+            np.zeros((2, 33), np.uint8),
+            ShapeError,
+            r"^out: expected the result's shape \(2, 34\), got \(2, 33\)$",
+        ),
+        (np.zeros((2, 34), np.int8), UnsupportedTypeError, "^out: expected an array of uint8 .* got int8$"),
+        (READ_ONLY, UnsupportedTypeError, "got uint8, read-only$"),
+        ([[0] * 34] * 2, UnsupportedTypeError, "got list$"),
+    ],
+)
+def test_arrays_that_no_result_can_go_to(out: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        kquant.quantize(np.zeros((2, 32), np.float32), "Q8_0", out=out)
+
+
 def test_no_thread() -> None:
-    with pytest.raises(OptionError, match="threads: expected at least 1, got 0"):
-        in_slabs(lambda first, last: None, 1, 1, 0)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_process_has_helpers_of_its_own() -> None:
-    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, timeout=120)
+    with pytest.raises(OptionError, match=r"^threads: expected at least 1, got 0$"):
+        kquant.quantize(X, "Q8_0", threads=0)

@@ -17,9 +17,9 @@ from kquant.formats import format_of
 from kquant.kernels import product_loops
 from kquant.kernels.language.tiles import empty_tile
 from kquant.kernels.layout import ROWS
-from kquant.products import engine, matrices
+from kquant.products import _engine, _loops
+from kquant.products._loops import activations_of
 from kquant.products.dots import vec_dot, vec_dot_type
-from kquant.products.engine import activations_of
 from kquant.products.matrices import matmul
 from kquant.types import TensorType
 
@@ -127,7 +127,7 @@ def test_independent_of_threads_and_of_what_is_computed_beside_it(
 ) -> None:
     w, x = packed(type, rows, 256), normal(256, columns, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matrices, "ALONE", 0)
+        patch.setattr(_engine, "_expected", lambda tasks: None)
         whole = matmul(w, x, threads)
     assert matmul(w, x, execution="numpy").tobytes() == whole.tobytes()
     rng = np.random.default_rng(seed)
@@ -139,7 +139,7 @@ def test_independent_of_threads_and_of_what_is_computed_beside_it(
 
 def test_independent_of_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     """So many rows that threads take turns."""
-    monkeypatch.setattr(matrices, "ALONE", 0)
+    monkeypatch.setattr(_engine, "_expected", lambda tasks: None)
     w, x = packed("Q8_0", 700, 1024), normal(1024, 20, seed=1)
     whole = matmul(w, x, 2)
     assert matmul(w, x, 1).tobytes() == whole.tobytes()
@@ -150,7 +150,7 @@ def test_independent_of_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("columns", [1, 5])
 def test_the_loops_over_tiles_as_they_stand(type: str, columns: int) -> None:
     codec, partner = format_of(TensorType[type]), vec_dot_type(type)
-    dot, size = engine.block_dot(codec), codec.type.type_size
+    dot, size = _loops.block_dot(codec), codec.type.type_size
     loops = (
         product_loops.multiply_tiles(dot, size, 5, 1)
         if columns > 1
@@ -173,16 +173,16 @@ def test_the_loop_over_consecutive_blocks_as_it_stands(type: str, blocks: int) -
     lanes = [column[np.arange(first, first + ROWS) % blocks] for first in range(0, ROWS * blocks, ROWS)]
     terms, acc = np.empty((blocks, ROWS), np.float32), np.zeros((1, ROWS), np.float32)
     words, out = terms.view(np.uint8).reshape(ROWS, -1), np.empty((1, 20), np.float32)
-    loops = product_loops.multiply_consecutive(engine.block_dot(codec), codec.type.type_size)
+    loops = product_loops.multiply_consecutive(_loops.block_dot(codec), codec.type.type_size)
     loops(w.data, [None], lanes, terms, words, acc, True, out)
     np.testing.assert_array_equal(out[0], w @ x)
 
 
-@pytest.mark.parametrize("near", [0, engine.NEAR])
+@pytest.mark.parametrize("near", [0, _loops.NEAR])
 @pytest.mark.parametrize("type", K_QUANTS)
 def test_every_number_of_super_blocks(type: str, near: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen consecutive super-blocks begin anywhere in a row; prefetched from memory or not."""
-    monkeypatch.setattr(engine, "NEAR", near)
+    monkeypatch.setattr(_loops, "NEAR", near)
     for blocks in (1, 2, 3, 5, 8, 13, 16, 22, 33):
         for rows in (1, 16, 17, 50):
             w, x = packed(type, rows, 256 * blocks), normal(256 * blocks, seed=1)
