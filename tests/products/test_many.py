@@ -227,6 +227,8 @@ OUT: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("layout", OUT)
 @pytest.mark.parametrize("type", ["Q4_K", "Q8_0", "BF16"])
 def test_results_go_where_the_caller_wants_them(type: str, layout: str) -> None:
     for w_shape in ((256,), (5, 256), (50, 256), (3, 20, 256)):
