@@ -51,9 +51,7 @@ def machine_code(emit: Callable[..., Any], kinds: list[Any]) -> Callable[..., No
     builder.ret_void()
     library.add_ir_module(module)
     library.finalize()
-    run = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(pointers))(library.get_pointer_to_function(name))
-    run.library = library
-    return run
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(pointers))(library.get_pointer_to_function(name))
 
 
 def operation(emit: Callable[..., Any], *like: Vector, result: Vector) -> Callable[..., Vector]:
@@ -89,11 +87,13 @@ def agree(
 
 
 def wrapped(total: Vector, dtype: str = "int32") -> Vector:
-    return total.astype(dtype)
+    found: Vector = total.astype(dtype)
+    return found
 
 
 def sums(products: Vector, each: int) -> Vector:
-    return products.reshape(-1, each).sum(1)
+    found: Vector = products.reshape(-1, each).sum(1)
+    return found
 
 
 # ---------------------------------------------------------------- what each means
@@ -179,7 +179,8 @@ def check_shuffled_bytes(n: int) -> None:
 def check_matrix_of_bits() -> None:
     def meaning(value: Vector, matrix: Vector) -> Vector:
         rows = matrix.reshape(8, 1, 8)[:, :, ::-1]  # the last makes bit 0
-        ones = np.unpackbits((value.reshape(8, 8, 1) & rows)[..., None], axis=-1).sum(-1)
+        products = np.bitwise_and(value.reshape(8, 8, 1), rows, dtype=np.uint8)
+        ones = np.unpackbits(products[..., None], axis=-1).sum(-1)
         return np.packbits(ones % 2, axis=-1, bitorder="little").reshape(-1)
 
     agree(moves.matrix_of_bits, meaning, ("uint8", 64), ("uint8", 64), seen=("u1", "u1"))
