@@ -112,6 +112,20 @@ def test_each_choice_has_a_cache_of_its_own(tmp_path: Path) -> None:
     assert len(set(folders)) == len(every) - (decide("native", "", CHOICE.features).name == "portable")
 
 
+# ---------------------------------------------------------------- what the other lowerings know
+
+LOWERING = Path(limited.__code__.co_filename).parents[1]
+PROCESSOR = re.compile(
+    r"vnni|gfni|avx|znver|\bzen\b|llvm\.x86|\.asm\(|nontemporal|\.fence\(|prefetch\.", re.I
+)
+
+
+@pytest.mark.parametrize("path", sorted(LOWERING.glob("*.py")), ids=lambda path: path.stem)
+def test_no_other_lowering_names_a_processor_or_an_instruction(path: Path) -> None:
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    assert not [f"{path.name}:{n}: {line.strip()}" for n, line in lines if PROCESSOR.search(line)]
+
+
 # ---------------------------------------------------------------- what LLVM may use
 
 ASSEMBLY = """
@@ -126,10 +140,10 @@ print(*driver.inspect_asm().values())
 @pytest.mark.skipif(not OWN.get("avx512f"), reason="this processor has no AVX-512")
 def test_avx2_has_no_instruction_of_avx512() -> None:
     wide = re.compile(r"%zmm|%[xy]mm(1[6-9]|2\d|3\d)|\{%k")
-    native, limited = (run(isa, ASSEMBLY, KQUANT_CACHE_DIR="").stdout for isa in ("native", "avx2"))
-    assert "%ymm" in limited
+    native, narrow = (run(isa, ASSEMBLY, KQUANT_CACHE_DIR="").stdout for isa in ("native", "avx2"))
+    assert "%ymm" in narrow
     assert wide.search(native)
-    assert not wide.search(limited)
+    assert not wide.search(narrow)
 
 
 def test_every_function_of_a_module_is_limited() -> None:

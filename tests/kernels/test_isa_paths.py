@@ -30,7 +30,7 @@ LOWERING = Path(kquant.__file__).parent / "kernels" / "lowering"
 HOST = llvm.get_host_cpu_features()
 NEEDED = {"vnni": ("avx512bw", "avx512vnni"), "avx2": ("avx2",)}
 
-pytestmark = pytest.mark.processors
+pytestmark = [pytest.mark.processors, pytest.mark.slow]
 
 CHILD = """
 import sys
