@@ -5,15 +5,13 @@ Each path runs in a process of its own: kernels are compiled one way or the othe
 
 from __future__ import annotations
 
-import dis
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from types import CodeType, FrameType
-from typing import Any
+from typing import TypeAlias
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -24,38 +22,77 @@ from kquant.formats import format_of, has_format
 from kquant.kernels.execute import WHOLE, Execution, aligned_empty
 from support import golden
 from support.compare import assert_same_bytes, assert_same_floats
+from support.statements import counted
+
+Statement: TypeAlias = tuple[str, int]
 
 BOTH: tuple[Execution, ...] = ("numba", "numpy")
 LOWERING = Path(kquant.__file__).parent / "kernels" / "lowering"
 HOST = llvm.get_host_cpu_features()
 NEEDED = {"vnni": ("avx512bw", "avx512vnni"), "avx2": ("avx2",)}
 
+COMPILED = (
+    "_nearest_quotient_as_it_stands",
+    "_update_as_it_stands",
+    "_update_rows_as_it_stands",
+    "float_of_half",
+    "half_bits_of_number",
+)
+"""Functions of the lowerings that Numba compiles: Python does not run them."""
+
 pytestmark = [pytest.mark.processors, pytest.mark.slow]
 
 CHILD = """
-import sys
+import json, sys
+from support.statements import count_statements
+job, name, compiled = sys.argv[1:]
+ran = count_statements("kquant.kernels.lowering", compiled.split(","))
 from kquant.kernels.lowering.isa import tuning
-if sys.argv[2] != "own":  # before anything asks
-    found = getattr(tuning, sys.argv[2])
-    tuning.of_processor = lambda name: found
+if name != "own":  # before anything asks
+    found = getattr(tuning, name)
+    tuning.of_processor = lambda processor: found
 from kernels import test_isa_paths
-getattr(test_isa_paths, sys.argv[1])(*sys.argv[3:])
+getattr(test_isa_paths, job)()
+print(json.dumps(sorted(ran)))
 """
 
 
-def in_a_process(job: str, tuning: str, *arguments: str, **environment: str) -> str:
-    """Standard output of a function of this module."""
-    tests = Path(__file__).parents[1]
-    folders = os.pathsep.join([str(tests.parent), str(tests)])
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, job, tuning, *arguments],
-        env={**os.environ, **environment, "PYTHONPATH": folders},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@cache
+def statements_of(job: str, isa: str, tuning: str, folder: Path, **environment: str) -> frozenset[Statement]:
+    """Run a function of this module in a process of its own: the statements of the lowerings that ran.
+
+    Kernels are compiled, not taken from the cache on disk.  The answer is kept in the folder, for tests in
+    other processes.
+    """
+    kept = folder / f"{job}-{isa}-{tuning}.json"
+    if not kept.exists():
+        tests = Path(__file__).parents[1]
+        folders = os.pathsep.join([str(tests.parent), str(tests)])
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, job, tuning, ",".join(COMPILED)],
+            env={
+                **os.environ,
+                "KQUANT_ISA": isa,
+                "KQUANT_CACHE_DIR": "",
+                "PYTHONPATH": folders,
+                **environment,
+            },
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        part = kept.with_suffix(f".{os.getpid()}")
+        part.write_text(done.stdout)
+        part.replace(kept)
+    return frozenset((name, line) for name, line in json.loads(kept.read_text()))
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 # ---------------------------------------------------------------- equal bits
@@ -115,46 +152,38 @@ def compare_formats() -> None:
 
 @pytest.mark.parametrize("job", ["compare_products", "compare_formats"])
 @pytest.mark.parametrize(("isa", "tuning"), PATHS)
-def test_a_path_gives_the_bits_of_numpy(isa: str, tuning: str, job: str) -> None:
+def test_a_path_gives_the_bits_of_numpy(isa: str, tuning: str, job: str, folder: Path) -> None:
     if not all(HOST.get(feature) for feature in NEEDED.get(isa, ())):
         pytest.skip(f"this processor has no {isa}")
-    in_a_process(job, tuning, KQUANT_ISA=isa)
+    statements_of(job, isa, tuning, folder)
 
 
 # ---------------------------------------------------------------- every statement
 
 
-def lines_of(code: CodeType) -> Iterator[tuple[CodeType, int]]:
-    """The statements of a file, function by function, by the line on which each begins."""
-    for _, line in dis.findlinestarts(code):
-        if line:
-            yield code, line
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from lines_of(constant)
+def convert_halves() -> None:
+    """On a processor that cannot convert fp16."""
+    from kquant.kernels.lowering.isa.facts import CONVERTS_HALVES
+
+    assert not CONVERTS_HALVES
+    x = np.array([[0.1, 65504, 1e-8]], np.float32)
+    assert_same_floats(kquant.dequantize(kquant.quantize(x, "F16"), "F16"), x.astype("f2").astype("f4"))
 
 
-def compile_kernels(*types: str) -> None:
-    """Print the lines of the lowerings that run while kernels of these types are compiled."""
-    ran: dict[str, set[int]] = {}
-    folder = str(LOWERING)
-
-    def on_line(frame: FrameType, event: str, arg: Any) -> Any:
-        ran[frame.f_code.co_filename].add(frame.f_lineno)
-        return on_line
-
-    def on_call(frame: FrameType, event: str, arg: Any) -> Any:
-        name = frame.f_code.co_filename
-        if not name.startswith(folder):
-            return None
-        ran.setdefault(name, set()).add(frame.f_lineno)
-        return on_line
-
-    sys.settrace(on_call)
-    for name in types:
-        w = kquant.QuantizedTensor.from_numpy(np.ones((16, 256), np.float32), name)
-        np.asarray(w)
-        for x in (np.ones(256, np.float32), np.ones((256, 20), np.float32)):
-            kquant.matmul(w, x)
-    sys.settrace(None)
-    print(json.dumps({Path(name).name: sorted(lines) for name, lines in ran.items()}))
+def test_every_statement_of_the_lowerings_runs_on_any_processor(folder: Path) -> None:
+    """Models, portable code and a processor that knows little: together they leave nothing out."""
+    ran: set[Statement] = set()
+    for job in ("compare_products", "compare_formats"):
+        for isa, tuning in PATHS:
+            if isa.endswith("model") or isa == "portable":
+                ran |= statements_of(job, isa, tuning, folder)
+    ran |= statements_of(
+        "convert_halves", "portable", "own", folder, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES=""
+    )
+    left: dict[str, str] = {}
+    for path in sorted(LOWERING.glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        _, statements = counted(source, path.name, COMPILED)
+        lines = source.splitlines()
+        left |= {f"{name}:{n}": lines[n - 1].strip() for name, n in sorted(statements - ran)}
+    assert left == {}
