@@ -126,5 +126,9 @@ def _callable(value: Any) -> Any:
     if value not in _inlined:
         import numba
 
-        _inlined[value] = numba.njit(**_OPTIONS, forceinline=True)(_linked(value))
+        from kquant.kernels.lowering.isa.target import KernelCompiler
+
+        _inlined[value] = numba.njit(**_OPTIONS, forceinline=True, pipeline_class=KernelCompiler)(
+            _linked(value)
+        )
     return _inlined[value]

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -44,44 +38,3 @@ def test_within_4_ulp_of_generic_c(name: str, execution: Execution) -> None:
 def test_both_executions_agree_bit_for_bit(name: str) -> None:
     compiled, readable = (results(name, execution).view(np.uint32) for execution in EXECUTIONS)
     np.testing.assert_array_equal(compiled, readable)
-
-
-HOST = llvm.get_host_cpu_features()
-WITHOUT_VNNI = ",".join(f"{'-' if name.startswith('avx512') else '+'}{name}" for name in HOST if HOST[name])
-PATHS = {
-    "portable": {"KQUANT_PORTABLE": "1"},
-    "AVX2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": WITHOUT_VNNI},
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", PATHS)
-def test_the_paths_of_other_processors_agree_bit_for_bit(path: str) -> None:
-    """In a process of its own: kernels are compiled one way or the other, once for all."""
-    if path == "AVX2" and not HOST.get("avx2"):
-        pytest.skip("this processor has no AVX2")
-    code = """
-import sys
-import numpy as np
-from products.test_golden import INDEX, results
-from products.test_integers import test_largest_magnitudes_do_not_overflow
-from products.test_integers import test_largest_magnitudes_do_not_overflow_in_tiles
-from products.test_matmul import K_QUANTS, LEGACY, TABLES, normal, packed
-from kquant.kernels.lowering.vectors import HAS_AVX2, HAS_VNNI
-from kquant.products.matrices import matmul
-
-assert (HAS_AVX2, HAS_VNNI) == (sys.argv[1] == "AVX2", False)
-for name in INDEX:
-    np.testing.assert_array_equal(results(name, "numba"), results(name, "numpy"))
-for name in K_QUANTS + LEGACY + TABLES:
-    w, x = packed(name, 20, 512), normal(512, 23)
-    for columns in (x, x[:, 0]):
-        np.testing.assert_array_equal(matmul(w, columns), matmul(w, columns, execution="numpy"))
-    for execution in ("numba", "numpy"):
-        test_largest_magnitudes_do_not_overflow(name, execution)
-        test_largest_magnitudes_do_not_overflow_in_tiles(name, execution)
-"""
-    tests = Path(__file__).parents[1]
-    folders = os.pathsep.join([str(tests.parent), str(tests)])
-    environment = {**os.environ, **PATHS[path], "PYTHONPATH": folders}
-    subprocess.run([sys.executable, "-c", code, path], check=True, env=environment)

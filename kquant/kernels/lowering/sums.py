@@ -1,6 +1,6 @@
-"""Sums of products of bytes, in as few instructions as the CPU has for them.
+"""Sums of products of bytes, in as few instructions as the processor has for them.
 
-Without any of these, as on ARM, the sums are spelled out, and LLVM makes of them what it can.  The integers
+Where it has none, the sums are spelled out, and LLVM makes of them what it can.  The integers
 are the same.  Imported by `kquant.kernels.compile` only, when the first kernel is compiled.
 """
 
@@ -21,7 +21,7 @@ from kquant.kernels.lowering.isa.dots import (
     pairs_of_bytes,
     pairs_of_shorts,
 )
-from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS, HAS_BYTE_PAIRS, TUNING
+from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS, HAS_BYTE_PAIRS, SUMS_BY_TURNS, TUNING
 from kquant.kernels.lowering.values import I8, I16, I32, load, offset, shuffle
 from kquant.kernels.lowering.vectors import HALF, OCTETS, SHORTS, WORDS, everywhere
 
@@ -113,7 +113,7 @@ def _at_once(
     again: hence instructions that stay in order.  Weights are loaded where they are needed: all of them
     before would leave too few registers for the sums.
     """
-    chains = 2 if columns == 1 and len(weights) > 4 else 1
+    chains = SUMS_BY_TURNS if columns == 1 and len(weights) > 4 else 1
     totals = [*totals, *[ir.Constant(WORDS, None)] * (columns * chains - len(totals))]
     for i, place in enumerate(weights):
         weight = _in_register(builder, place)
