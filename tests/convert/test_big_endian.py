@@ -89,15 +89,14 @@ def test_open_gives_the_same_values(type_name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tensor_type", CODECS, ids=lambda t: t.name)
 def test_every_byte_comes_back(tensor_type: TensorType) -> None:
-    """Whatever the bytes mean, NaNs of every kind among it: numbers are turned round, not converted."""
+    """Whatever the bytes mean, also NaNs of every kind: their order is reversed, nothing is converted."""
     n = 1 << 17 if tensor_type.block_size == 1 else 64
     data = np.random.default_rng(3).integers(0, 256, (3, n * tensor_type.type_size), np.uint8)
     there = swapped(data, tensor_type)
     assert there.shape == data.shape
     assert np.array_equal(swapped(there, tensor_type), data)
     by_field = data.reshape(-1, tensor_type.type_size).copy()
-    layout = format_of(tensor_type).layout
-    for name, (dtype, at) in layout.fields.items():
+    for name, at, dtype in format_of(tensor_type).fields:
         width = dtype.base.itemsize
         span = by_field[:, at : at + dtype.itemsize]
         span[...] = span.reshape(len(span), -1, width)[..., ::-1].reshape(span.shape)
@@ -158,7 +157,7 @@ def test_what_kquant_has_no_codec_for_is_copied(
         if suspicious:
             start = 3 * t.type_size + at
             data[1, start : start + len(pattern)] = pattern
-        source = write_model(tmp_path / "in.gguf", {"w": (data, t)}, byteorder="big", turn=False)
+        source = write_model(tmp_path / "in.gguf", {"w": (data, t)}, byteorder="big", swap=False)
         if suspicious:
             with pytest.raises(InvalidDataError, match=rf"{type_name}: .* in row 1, block 3$"):
                 kquant.requantize(source, tmp_path / "out.gguf", "COPY")

@@ -37,8 +37,8 @@ def around(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def test_nearest() -> None:
     levels = np.array(LEVELS, f32)
-    rng = np.random.default_rng(0)
-    x = np.concatenate([around((levels[1:] + levels[:-1]) / 2), around(levels), rng.uniform(-150, 150, 2000)])
+    spread = np.random.default_rng(0).uniform(-150, 150, 2000).astype(f32)
+    x = np.concatenate([around((levels[1:] + levels[:-1]) * f32(0.5)), around(levels), spread])
     x = np.concatenate([x, [0, -0.0, 1e-40, -1e-40, 3e38, -3e38, np.inf, -np.inf, np.nan]]).astype(f32)
     assert iq4_nl.nearest(x).tolist() == [as_ggml_does(value) for value in x]
 

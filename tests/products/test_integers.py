@@ -104,8 +104,7 @@ def test_sums_of_activations_that_are_not_theirs(name: str, bsum: int, execution
     """A block of Q8_K may say anything of its sums, and is believed where ggml's generic code uses them."""
     for seed in range(5):
         w, a = one_block(name, seed, largest=False)
-        fields = format_of(TensorType.Q8_K).unpack(a)
-        fields["bsums"] = np.full((1, 16), bsum, np.int16)
+        fields = dict(format_of(TensorType.Q8_K).unpack(a)) | {"bsums": np.full((1, 16), bsum, np.int16)}
         false = format_of(TensorType.Q8_K).pack(fields)
         wanted = slow_sum(name, w, false)
         for n_columns in (1, 3):

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.legacy.byte_dot import add_symmetric
 from kquant.formats.legacy.legacy_block import run_nibbles
 from kquant.formats.scale_search import ONE, ZERO
 from kquant.kernels.execute import BlockDecoder, BlockRounding
 from kquant.kernels.language.blocks import apart, count, largest, of_block, put_run, run_of
+from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.language.lanes import (
     Lanes,
     Rows,
@@ -40,16 +40,9 @@ from kquant.kernels.language.lanes import (
     where,
 )
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import (
-    Columns,
-    Tile,
-    block_dots,
-    load_bytes,
-    load_short,
-    put_bytes,
-    put_factor,
-)
+from kquant.kernels.language.packed import load_bytes, load_short
 from kquant.kernels.language.tables import Table, lookup
+from kquant.kernels.language.tiles import Tile, put_d, put_levels
 from kquant.types import TensorType
 
 f32 = np.float32
@@ -135,20 +128,15 @@ def nearest(value: Lanes) -> Lanes:
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    return add_symmetric(acc, block_dots(acc, tile, 28, 16, columns, c), tile, columns, c)
-
-
-@kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    put_factor(tile, 0, half_scale(load_short(block, E) & 255))
+    put_d(tile, half_scale(load_short(block, E) & 255))
 
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    q = load_bytes(block, QS)
-    put_bytes(tile, 0, lookup(q & 15, UNSIGNED))
-    put_bytes(tile, 16, lookup(q >> 4, UNSIGNED))
+    q = load_bytes(block, QS, 16)
+    put_levels(tile, 0, lookup(q & 15, UNSIGNED))
+    put_levels(tile, 16, lookup(q >> 4, UNSIGNED))
 
 
 FORMAT = BlockFormat(
@@ -159,5 +147,5 @@ FORMAT = BlockFormat(
     pack,
     decoder=BlockDecoder(dequantize),
     quantizer=BlockRounding(quantize_blocks),
-    dot=BlockDot(TensorType.Q8_0, unpack_scales, unpack_levels, add),
+    dot=BlockDot(TensorType.Q8_0, unpack_scales, unpack_levels, largest=28, zero_point=ZERO_POINT),
 )

@@ -21,12 +21,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.legacy.byte_dot import add_symmetric
 from kquant.formats.legacy.legacy_block import run_nibbles, store_nibbles
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, largest_magnitude
 from kquant.kernels.execute import BlockDecoder, Search, WeightedSearch
+from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.language.lanes import (
     Lanes,
     Rows,
@@ -41,16 +41,9 @@ from kquant.kernels.language.lanes import (
     zeros,
 )
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import (
-    Columns,
-    Tile,
-    block_dots,
-    half_from,
-    load_bytes,
-    put_factor,
-    put_large_bytes,
-)
+from kquant.kernels.language.packed import half_from, load_bytes
 from kquant.kernels.language.tables import Table, lookup
+from kquant.kernels.language.tiles import Tile, put_d, put_levels
 from kquant.types import TensorType
 
 f32 = np.float32
@@ -175,20 +168,15 @@ def finish(x: Rows, scale: Lanes, block: Rows) -> None:
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    return add_symmetric(acc, block_dots(acc, tile, 241, 128, columns, c), tile, columns, c)
-
-
-@kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    put_factor(tile, 0, half_from(block, D))
+    put_d(tile, half_from(block, D))
 
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    q = load_bytes(block, QS)
-    put_large_bytes(tile, 0, lookup(q & 15, UNSIGNED))
-    put_large_bytes(tile, 16, lookup(q >> 4, UNSIGNED))
+    q = load_bytes(block, QS, 16)
+    put_levels(tile, 0, lookup(q & 15, UNSIGNED))
+    put_levels(tile, 16, lookup(q >> 4, UNSIGNED))
 
 
 FORMAT = BlockFormat(
@@ -200,5 +188,5 @@ FORMAT = BlockFormat(
     decoder=BlockDecoder(dequantize),
     quantizer=Search(quantize),
     weighted=WeightedSearch(quantize_weighted),
-    dot=BlockDot(TensorType.Q8_0, unpack_scales, unpack_levels, add),
+    dot=BlockDot(TensorType.Q8_0, unpack_scales, unpack_levels, largest=241, zero_point=ZERO_POINT),
 )

@@ -15,11 +15,10 @@ from numba.core.imputils import lower_constant
 from numba.extending import models, register_model, typeof_impl
 
 from kquant.kernels.language.tables import Table, lookup
-from kquant.kernels.lowering.lanes import I32, LanesType, teach
-from kquant.kernels.lowering.vectors import HAS_AVX2, HAS_AVX512, I8, intrinsic, shuffle
-
-REGISTER = 64 if HAS_AVX512 else 32 if HAS_AVX2 else 0
-"""Bytes that are picked at a time; 0 where no instruction does it."""
+from kquant.kernels.lowering.isa.facts import REGISTER_BYTES
+from kquant.kernels.lowering.isa.moves import picked_words, shuffled_bytes
+from kquant.kernels.lowering.lanes import LanesType, teach
+from kquant.kernels.lowering.values import I8, shuffle
 
 
 class TableType(types.Type):
@@ -56,9 +55,9 @@ def _lookup(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """In parts as wide as a register of the processor, or with a comparison for each entry."""
     numbers, out, values = args[0], sig.return_type.llvm, sig.args[1].values
     is_bytes = numbers.type.element == I8
-    if not REGISTER:
+    if not REGISTER_BYTES:
         return _chosen(builder, numbers, out, values)
-    width = REGISTER if is_bytes else REGISTER // 4
+    width = REGISTER_BYTES if is_bytes else REGISTER_BYTES // 4
     pick = _picked_bytes if is_bytes else _picked_words
     parts = [
         pick(builder, part, ir.VectorType(out.element, width), values)
@@ -94,25 +93,19 @@ def _constant(kind: Any, values: Sequence[float]) -> Any:
 
 def _picked_bytes(builder: Any, numbers: Any, kind: Any, values: Sequence[float]) -> Any:
     """Each quarter or half of the register has a table of its own, of sixteen bytes."""
-    name = "llvm.x86.avx512.pshuf.b.512" if kind.count == 64 else "llvm.x86.avx2.pshuf.b"
-    return intrinsic(builder, name, kind, _constant(kind, values), numbers)
+    return shuffled_bytes(builder, _constant(kind, values), numbers)
 
 
 def _picked_words(builder: Any, numbers: Any, kind: Any, values: Sequence[float]) -> Any:
-    """AVX2 picks from eight entries: from both halves of a table of sixteen, and then one of both."""
-    is_int = kind.element == I32
-    if kind.count == 16:
-        name = f"llvm.x86.avx512.permvar.{'si' if is_int else 'sf'}.512"
-        return intrinsic(builder, name, kind, _constant(kind, values), numbers)
-    name = f"llvm.x86.avx2.perm{'d' if is_int else 'ps'}"
-    low, *high = (
-        intrinsic(builder, name, kind, _constant(kind, values[at : at + 8]), numbers)
-        for at in range(0, len(values), 8)
+    """A narrow register has eight entries: from both halves of a table of sixteen, and then one of both."""
+    if kind.count >= len(values):
+        return picked_words(builder, _constant(kind, values), numbers)
+    low, high = (
+        picked_words(builder, _constant(kind, values[at : at + kind.count]), numbers)
+        for at in range(0, len(values), kind.count)
     )
-    if not high:
-        return low
-    is_high = builder.icmp_signed(">", numbers, ir.Constant(numbers.type, [7] * numbers.type.count))
-    return builder.select(is_high, high[0], low)
+    last = ir.Constant(numbers.type, [kind.count - 1] * numbers.type.count)
+    return builder.select(builder.icmp_signed(">", numbers, last), high, low)
 
 
 def _chosen(builder: Any, numbers: Any, kind: Any, values: Sequence[float]) -> Any:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 from kquant.kernels.compile import compiled, lane_count
 from kquant.kernels.language.lanes import Rows, load, load_run, store, store_run
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import ROWS, block_from, load_bytes, short_at
+from kquant.kernels.language.packed import load_bytes, short_at
+from kquant.kernels.language.products import block_from
 from kquant.kernels.language.tables import Table, lookup
+from kquant.kernels.layout import ROWS
 
 pytestmark = pytest.mark.usefixtures("compiled_here")
 
@@ -86,7 +87,7 @@ def test_bytes_of_products(n: int) -> None:
 
     @kernel
     def pairs(w: Rows, out: Rows) -> None:
-        found = lookup(load_bytes(block_from(w, 0, 0), 0) & 15, table)
+        found = lookup(load_bytes(block_from(w, 0, 0, ROWS), 0, 16) & 15, table)
         store_run(out, 0, short_at(found, 0))
         store_run(out, 16, short_at(found, 6))
         store_run(out, 32, short_at(found, 8))
@@ -98,21 +99,11 @@ def test_bytes_of_products(n: int) -> None:
     assert np.array_equal(out.reshape(4, ROWS), want.T)
 
 
-HOST = llvm.get_host_cpu_features()
-WITHOUT_AVX512 = ",".join(f"{'-' if name.startswith('avx512') else '+'}{name}" for name in HOST if HOST[name])
-PATHS = {
-    "portable": {"KQUANT_PORTABLE": "1"},
-    "AVX2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": WITHOUT_AVX512},
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PATHS)
-def test_the_paths_of_other_processors(path: str) -> None:
-    """The tests above, in a process whose kernels are compiled for another processor."""
-    if path == "AVX2" and not HOST.get("avx2"):
-        pytest.skip("this processor has no AVX2")
+@pytest.mark.parametrize("isa", ["portable", "avx2-model", "vnni-model"])
+def test_the_paths_of_other_processors(isa: str) -> None:
+    """The tests above, in a process whose kernels are compiled for another instruction set."""
     chosen = "test_lanes or test_runs or test_bytes_of_products"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, __file__]
-    root = Path(__file__).parents[2]
-    subprocess.run(command, check=True, env={**os.environ, **PATHS[path]}, cwd=root, timeout=600)
+    root = Path(__file__).parents[3]
+    subprocess.run(command, check=True, env={**os.environ, "KQUANT_ISA": isa}, cwd=root, timeout=600)

@@ -22,7 +22,11 @@ f32 = np.float32
 
 
 def one_scale(zero: int) -> Callable[[Fields], NDArray[np.float32]]:
-    return lambda f: (f["q"].astype(f32) - f32(zero)) * f["d"].astype(f32)[..., None]
+    def values(f: Fields) -> NDArray[np.float32]:
+        numbers: NDArray[np.float32] = (f["q"].astype(f32) - f32(zero)) * f["d"].astype(f32)[..., None]
+        return numbers
+
+    return values
 
 
 def scale_and_minimum(f: Fields) -> NDArray[np.float32]:
@@ -41,8 +45,8 @@ def affine(f: Fields) -> NDArray[np.float32]:
 
 def symmetric(scale_zero: int, zero: int) -> Callable[[Fields], NDArray[np.float32]]:
     def values(f: Fields) -> NDArray[np.float32]:
-        d = f["d"].astype(f32)[..., None]
-        return d * (spread(f["sc"]) - f32(scale_zero)) * (f["q"].astype(f32) - f32(zero))
+        scales: NDArray[np.float32] = f["d"].astype(f32)[..., None] * (spread(f["sc"]) - f32(scale_zero))
+        return scales * (f["q"].astype(f32) - f32(zero))
 
     return values
 
@@ -53,7 +57,9 @@ def entries_of(table: tuple[int, ...]) -> Callable[[Fields], NDArray[np.float32]
 
 def floats_of_four_bits(f: Fields) -> NDArray[np.float32]:
     values = np.array([naive.e2m1(q) for q in range(16)], f32)
-    return (values[f["q"]] * np.ldexp(1.0, f["e"].astype(int) - 127)[..., None]).astype(f32)
+    scale = np.ldexp(1.0, f["e"].astype(int) - 127)[..., None]
+    found: NDArray[np.float32] = (values[f["q"]] * scale).astype(f32)
+    return found
 
 
 FORMULAS: dict[str, Callable[[Fields], NDArray[np.float32]]] = {
