@@ -19,7 +19,9 @@ from kquant.types import TensorType
 K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 LEGACY = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 FLOATS = ("F16", "BF16")
-TYPES = K_QUANTS + LEGACY + FLOATS
+TABLES = ("IQ4_NL", "MXFP4")
+MULTIPLIED = K_QUANTS + LEGACY + TABLES
+TYPES = MULTIPLIED + FLOATS
 
 KQUANT, GGML, GGUF, LIBGGUF, COPY = "kquant", "ggml", "gguf-py", "libgguf", "copy"
 PEAK, READ = "peak", "read"
@@ -75,7 +77,7 @@ def cases(n_elements: int) -> Iterator[Case]:
     w = importance()
     for name in TYPES:
         yield quantize(name, x, None)
-    for name in K_QUANTS + LEGACY:
+    for name in MULTIPLIED:
         yield quantize(name, x, w)
     for name in TYPES:
         yield dequantize(name, x)
@@ -95,7 +97,7 @@ def quantize(name: str, x: peers.Floats, w: peers.Floats | None) -> Case:
         KQUANT: partial(kquant.quantize, x, t, w, threads=1),
         GGML: partial(peers.ggml_quantize, x, t, w),
     }
-    if w is None and name not in K_QUANTS:
+    if w is None and name not in (*K_QUANTS, "IQ4_NL"):
         contestants[GGUF] = partial(peers.gguf_quantize, x, t)
     if HAS_LIBGGUF and name not in FLOATS:
         contestants[LIBGGUF] = partial(peers.libgguf_quantize, x, t, w)

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 import kquant
-from benchmarks.cases import GGML, K_QUANTS, KQUANT, LEGACY, ONE_COLUMN, PEAK, READ, Case
+from benchmarks.cases import GGML, KQUANT, MULTIPLIED, ONE_COLUMN, PEAK, READ, Case
 from benchmarks.data import ROW, weights
 from benchmarks.measure import Run
 from benchmarks.peak import PRODUCTS, peak_loop
@@ -30,6 +30,7 @@ FUNCTIONS = {
     **{f"Q{bits}_K": f"ggml_vec_dot_q{bits}_K_q8_K" for bits in range(2, 7)},
     **{f"Q{bits}_0": f"ggml_vec_dot_q{bits}_0_q8_0" for bits in (4, 5, 8)},
     **{f"Q{bits}_1": f"ggml_vec_dot_q{bits}_1_q8_1" for bits in (4, 5)},
+    **{name: f"ggml_vec_dot_{name.lower()}_q8_0" for name in ("IQ4_NL", "MXFP4")},
 }
 CACHED, FROM_MEMORY, SEVERAL, LAYER = 64, 1 << 16, 512, 14336
 """Rows."""
@@ -156,11 +157,11 @@ def whole_calls(name: str) -> Case:
 
 def cases() -> Iterator[Case]:
     """Every type; the elements are pairs of a weight and an activation."""
-    for name in K_QUANTS + LEGACY:
+    for name in MULTIPLIED:
         yield one_column(name, CACHED, CALLS, "dot, rows in the cache")
-    for name in K_QUANTS + LEGACY:
+    for name in MULTIPLIED:
         yield one_column(name, FROM_MEMORY, 1, "dot, rows from memory")
-    for name in K_QUANTS + LEGACY:
+    for name in MULTIPLIED:
         yield many_columns(name)
-    for name in K_QUANTS + LEGACY:
+    for name in MULTIPLIED:
         yield whole_calls(name)

@@ -209,7 +209,9 @@ class FileType(Enum, metaclass=_Registry):
     Q5_K_M = 17, TensorType.Q5_K
     Q6_K = 18, TensorType.Q6_K
     Q2_K_S = 21, TensorType.Q2_K
+    IQ4_NL = 25, TensorType.IQ4_NL
     BF16 = 32, TensorType.BF16
+    MXFP4_MOE = 38, TensorType.MXFP4
     COPY = -1, None
 
     Q3_K = Q3_K_M

@@ -24,7 +24,6 @@ _SCALE_AT = {
     TensorType.IQ2_S: 0,
     TensorType.IQ3_XXS: 0,
     TensorType.IQ3_S: 0,
-    TensorType.IQ4_NL: 0,
     TensorType.IQ4_XS: 0,
     TensorType.TQ1_0: 52,
     TensorType.TQ2_0: 64,

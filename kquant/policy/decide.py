@@ -45,6 +45,10 @@ _SUBSTITUTES: Final = {
 
 _NEED_IMATRIX: Final = {_T.IQ1_S, _T.IQ1_M, _T.IQ2_XXS, _T.IQ2_XS, _T.IQ2_S, _T.IQ3_XXS}
 
+_MANY_MATRICES: Final = {"bailingmoe3"}
+"""Architectures in which not only experts have three dimensions."""
+_EXPERT_ROLES: Final = {Role.FFN_UP, Role.FFN_GATE, Role.FFN_DOWN}
+
 _AT_LEAST_Q8_0: Final = {"glm5-next": ("attn_q_a", "attn_q_b", "nextn.eh_proj")}
 
 
@@ -188,14 +192,25 @@ def _by_rules(
         reason = "token embeddings that are the output tensor too" if tied else "the output tensor"
         if options.output_tensor_type is not None:
             return Decision(options.output_tensor_type, f"{reason}, by option")
-        best = default is _T.Q8_0 or architecture == "falcon" or tensor.n_per_row % default.block_size
+        misfits = tensor.n_per_row % default.block_size != 0
+        best = default in (_T.Q8_0, _T.MXFP4) or architecture == "falcon" or misfits
         return Decision(_T.Q8_0 if best else _T.Q6_K, reason)
+    if options.file_type is FileType.MXFP4_MOE:
+        return _by_experts(tensor, role, architecture)
 
     rule = next((rule for rule in RULES.get(role, ()) if rule.applies(options.file_type, place)), None)
     type, reason = (rule.type, rule.reason) if rule else (default, f"default of {options.file_type.name}")
     if place.facts.is_70b and role is Role.ATTENTION_V and type in (_T.Q3_K, _T.Q4_K):
         type, reason = _T.Q5_K, "attn_v of a 70B model is small"
     return Decision(type, reason)
+
+
+def _by_experts(tensor: TensorFacts, role: Role, architecture: str) -> Decision:
+    """MXFP4_MOE tells experts by their three dimensions, which projections of some models have, too."""
+    has_matrices = len(tensor.shape) > 2 and tensor.shape[-3] > 1
+    if has_matrices and (architecture not in _MANY_MATRICES or role in _EXPERT_ROLES):
+        return Decision(_T.MXFP4, "experts")
+    return Decision(_T.Q8_0, "outside the experts")
 
 
 def _fit(decision: Decision, tensor: TensorFacts) -> Decision:

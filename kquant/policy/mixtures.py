@@ -88,6 +88,10 @@ def _with_imatrix(place: Place) -> bool:
     return place.has_imatrix
 
 
+def _no_imatrix(place: Place) -> bool:
+    return not place.has_imatrix
+
+
 _EXPERTS: Final = "attention is a small part of a model with 8 experts"
 
 # fmt: off
@@ -99,6 +103,7 @@ RULES: Final[Mapping[Role, tuple[Rule, ...]]] = {
         _rule("Q3_K_M", "Q5_K", "attn_v of the first two layers", _first(2)),
         _rule("Q3_K_M", "Q4_K", "attn_v is sensitive"),
         _rule("Q3_K_L", "Q5_K", "attn_v is sensitive"),
+        _rule("IQ4_NL", "Q5_K", "attn_v is small where 4 or more heads share it", _shared_by_4_heads),
         _rule("Q4_K_M Q5_K_M", "Q6_K", "attn_v in a layer that gets more bits", _more_bits),
         _rule("Q4_K_S", "Q5_K", "attn_v of the first four layers", _first(4)),
     ),
@@ -107,7 +112,7 @@ RULES: Final[Mapping[Role, tuple[Rule, ...]]] = {
     ),
     Role.ATTENTION_OUTPUT: (
         _rule("Q3_K_L", "Q4_K", "attn_output of Falcon", _falcon),
-        _rule("Q2_K Q3_K_S Q3_K_M Q4_K_S Q4_K_M", "Q5_K", _EXPERTS, _8_experts, _not_falcon),
+        _rule("Q2_K Q3_K_S Q3_K_M Q4_K_S Q4_K_M IQ4_NL", "Q5_K", _EXPERTS, _8_experts, _not_falcon),
         _rule("Q2_K", "Q3_K", "attn_output is sensitive", _not_falcon),
         _rule("Q3_K_M", "Q4_K", "attn_output is sensitive", _not_falcon),
         _rule("Q3_K_L", "Q5_K", "attn_output is sensitive", _not_8_experts),
@@ -123,6 +128,7 @@ RULES: Final[Mapping[Role, tuple[Rule, ...]]] = {
         _rule("Q4_K_M", "Q6_K", "ffn_down of Falcon, first sixteenth", _falcon, _first_part(16)),
         _rule("Q4_K_M", "Q5_K", "ffn_down of Falcon in a layer that gets more bits", _falcon, _more_bits),
         _rule("Q4_K_M", "Q6_K", "ffn_down in a layer that gets more bits", _not_falcon, _more_bits),
+        _rule("IQ4_NL", "Q5_K", "ffn_down of the first eighth of the layers", _no_imatrix, _first_part(8)),
         _rule("Q5_K_M", "Q6_K", "ffn_down in a layer that gets more bits", _more_bits),
         _rule("Q4_K_S", "Q5_K", "ffn_down of the first eighth of the layers", _not_falcon, _first_part(8)),
         # protects against outliers; only with weights, since Q4_1 and Q5_1 can be worse without them

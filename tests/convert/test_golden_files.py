@@ -56,7 +56,7 @@ def recorded(run: Run) -> dict[str, str]:
 
 def test_every_run_of_the_record_has_its_test() -> None:
     assert len(WRITTEN) + len(WITHOUT_CODEC) + len(REFUSED) == len(GOLDEN)
-    assert (len(WRITTEN), len(WITHOUT_CODEC), len(REFUSED)) == (405, 258, 85)
+    assert (len(WRITTEN), len(WITHOUT_CODEC), len(REFUSED)) == (446, 217, 85)
     assert {run.words[1].upper() for run in WRITTEN} >= set(kquant.FileType.__members__) - {"Q3_K"}
 
 

@@ -12,6 +12,7 @@ from kquant.arrays import codec
 from kquant.kernels.execute import Execution
 
 LEVELS = range(32)
+IQ4_NL_LEVELS = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
 
 
 def block(*parts: str) -> np.ndarray:
@@ -51,6 +52,16 @@ SIMPLE = {
     "Q5_1": (
         block("00 34", "00 bc", "00 00 ff ff", "00 11 22 33 44 55 66 77 88 99 aa bb cc dd ee ff"),
         [i / 4 - 1 for i in LEVELS],
+    ),
+    # entry i of the table for element i, then from the end; d = 1/2
+    "IQ4_NL": (
+        block("00 38", "f0 e1 d2 c3 b4 a5 96 87 78 69 5a 4b 3c 2d 1e 0f"),
+        [v / 2 for v in IQ4_NL_LEVELS + IQ4_NL_LEVELS[::-1]],
+    ),
+    # 0 1/2 1 3/2 2 3 4 6 with either sign, but no -0, and then zeros; e = 128 doubles them
+    "MXFP4": (
+        block("80", "00 01 02 03 04 05 06 07 00 09 0a 0b 0c 0d 0e 0f"),
+        [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12] + [0] * 16,
     ),
     # -127, 127, then 1 and -1 alternately; d = 1/2
     "Q8_0": (block("00 38", "81 7f", "01 ff * 15"), [-63.5, 63.5] + [0.5, -0.5] * 15),

@@ -401,7 +401,7 @@ def test_requantizing_is_a_problem_until_it_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("option", ["output_tensor_type", "token_embedding_type"])
-@pytest.mark.parametrize("name", ["iq4_xs", "mxfp4", "TQ1_0", "I32", "F64"])
+@pytest.mark.parametrize("name", ["iq4_xs", "nvfp4", "TQ1_0", "I32", "F64"])
 def test_types_without_a_codec(option: str, name: str) -> None:
     tensor = "output.weight" if option.startswith("output") else "token_embd.weight"
     message = f"^{tensor}: cannot quantize to {name.upper()}: kquant has no codec for this type$"

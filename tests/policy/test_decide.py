@@ -255,6 +255,29 @@ def test_what_one_architecture_wants_in_q8_0() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "shape", "architecture", "expected"),
+    [
+        ("blk.3.ffn_up_exps.weight", (8, 512, 256), "llama", "MXFP4"),
+        ("blk.3.ffn_up_exps.weight", (1, 512, 256), "llama", "Q8_0"),
+        ("blk.3.ffn_up.weight", (512, 256), "llama", "Q8_0"),
+        ("blk.3.attn_k_b.weight", (8, 512, 256), "deepseek2", "MXFP4"),
+        ("blk.3.attn_k_b.weight", (8, 512, 256), "bailingmoe3", "Q8_0"),
+        ("blk.3.ffn_down_exps.weight", (8, 512, 256), "bailingmoe3", "MXFP4"),
+        ("blk.3.ffn_down_exps.weight", (8, 512, 80), "llama", "F16"),
+        ("output.weight", (512, 256), "llama", "Q8_0"),
+        ("token_embd.weight", (512, 256), "llama", "Q8_0"),
+    ],
+)
+def test_mxfp4_moe_is_for_experts(
+    name: str, shape: tuple[int, ...], architecture: str, expected: str
+) -> None:
+    facts = ModelFacts(architecture, n_layer=32, n_expert=8)
+    assert one(name, "MXFP4_MOE", shape=shape, facts=facts).type.name == expected
+    if shape[-1] == 256:
+        assert one(name, "MXFP4_MOE", shape=shape, facts=facts, pure=True).type is TensorType.MXFP4
+
+
+@pytest.mark.parametrize(
     ("wanted", "n_per_row", "expected"),
     [
         ("Q2_K", 256, "Q2_K"),

@@ -114,7 +114,7 @@ class Run:
         if not is_file_type(self.words[1]):
             return True
         codecs = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}
-        codecs |= {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
+        codecs |= {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "MXFP4"}
         return not set(self.record.get("types", ())) <= codecs
 
 

@@ -1,1 +1,1 @@
-"""The types whose levels are numbers of a table's entries."""
+"""The types whose levels are numbers of entries in a table."""
