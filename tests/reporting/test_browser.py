@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,14 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 import kquant
 from kquant.reporting.colours import ERRORS, ROLES, SURFACES, TYPES, ramp
+from support.browsers import installed_browser
 from support.files import GOLDEN, write_vocabulary
 from support.hostile import write_hostile
 
+pytestmark = pytest.mark.browser
+
 SOURCE = GOLDEN / "models/llama-slim-f16.gguf"
 FILE = GOLDEN / "outputs/llama-slim-f16.Q4_K_M.gguf"
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 Scheme = Literal["light", "dark"]
 PHONE, DESKTOP = (360, 800), (1280, 900)
 
@@ -36,12 +37,9 @@ VIEWS = {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        pytest.skip(f"no browser is installed: looked for {', '.join(PROGRAMS)}")
     with sync_playwright() as playwright:
         # without a sandbox of its own: in containers it may not make one, and the page is ours
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(executable_path=installed_browser(), args=["--no-sandbox"])
         yield opened
         opened.close()
 
