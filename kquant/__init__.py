@@ -4,6 +4,7 @@
 
     kquant.quantize(x, "Q4_K")                            rows of floats -> packed rows
     kquant.dequantize(data, "Q4_K")                       packed rows -> float32
+    kquant.validate(data, "Q4_K")                         whether packed rows hold numbers alone
     kquant.QuantizedTensor                                packed rows that know their type and shape
     kquant.matmul(tensor, x)                              products on the packed rows; also `x @ tensor.T`
     kquant.vec_dot(w, "Q4_K", a, "Q8_K")                  dot products of packed rows
@@ -40,6 +41,7 @@ from kquant.errors import (
     MissingDependencyError,
     NonFiniteError,
     OptionError,
+    OutOfRangeError,
     OutputError,
     ShapeError,
     UnknownTypeError,
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from kquant.analysis.manifest import Manifest
     from kquant.analysis.sweeping import Sweep, sweep
     from kquant.analysis.verification import Verification, verify
-    from kquant.arrays.codec import dequantize, quantize
+    from kquant.arrays.codec import dequantize, quantize, validate
     from kquant.arrays.tensor import QuantizedTensor
     from kquant.convert.run import requantize
     from kquant.imatrix.reading import Imatrix, load_imatrix
@@ -80,6 +82,7 @@ __all__ = [
     "Model",
     "NonFiniteError",
     "OptionError",
+    "OutOfRangeError",
     "OutputError",
     "Plan",
     "PlanRow",
@@ -103,6 +106,7 @@ __all__ = [
     "report",
     "requantize",
     "sweep",
+    "validate",
     "vec_dot",
     "verify",
 ]
@@ -133,6 +137,7 @@ _LAZY = {
     "report": "kquant.reporting.builder",
     "requantize": "kquant.convert.run",
     "sweep": "kquant.analysis.sweeping",
+    "validate": "kquant.arrays.codec",
     "vec_dot": "kquant.products.dots",
     "verify": "kquant.analysis.verification",
 }
