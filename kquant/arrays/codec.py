@@ -13,7 +13,14 @@ import numpy.typing as npt
 
 from kquant.arrays.overflow import quantize_checked
 from kquant.arrays.validation import check_finite
-from kquant.errors import NonFiniteError, OptionError, OutOfRangeError, ShapeError, UnsupportedTypeError
+from kquant.errors import (
+    ImatrixError,
+    NonFiniteError,
+    OptionError,
+    OutOfRangeError,
+    ShapeError,
+    UnsupportedTypeError,
+)
 from kquant.formats import format_of, has_format
 from kquant.kernels.execute import (
     CHUNK,
@@ -80,6 +87,7 @@ def quantize(
     Raises:
         ShapeError: The block size does not divide n_per_row, or `imatrix` has another length.
         NonFiniteError: A value or a weight is NaN or infinite, or too large for float32.
+        ImatrixError: A weight is negative.
         OutOfRangeError: A value is too large for the type, such as 1e5 for F16; a NonFiniteError, too.
         UnknownTypeError, UnsupportedTypeError: No such type, or one that kquant has no codec for.
 
@@ -235,6 +243,11 @@ def _importance(imatrix: npt.ArrayLike, n_per_row: int) -> Floats:
     if not np.isfinite(weights).all():
         column = int(np.flatnonzero(~np.isfinite(weights))[0])
         raise NonFiniteError(f"imatrix: expected finite weights, got {weights[column]} for column {column}")
+    if (weights < 0).any():
+        column = int(np.flatnonzero(weights < 0)[0])
+        raise ImatrixError(
+            f"imatrix: expected weights of 0 or more, got {weights[column]:.6g} for column {column}"
+        )
     return weights
 
 
