@@ -136,7 +136,7 @@ def test_modules_are_documented(name: str) -> None:
 
 
 # packages, from the ground up -> those that they may import besides their own; "" is kquant/__init__.py
-FOUNDATION = {"errors", "types", "_given", "_text", "parallel"}
+FOUNDATION = {"errors", "types", "_floats", "_given", "_text", "parallel"}
 LAYERS = [
     (FOUNDATION, set()),
     ({"gguf"}, FOUNDATION),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kquant._floats import as_numbers
 from kquant.arrays.overflow import quantize_checked
 from kquant.arrays.validation import check_finite
 from kquant.errors import (
@@ -71,7 +72,8 @@ def quantize(
     """Pack rows of floats, byte for byte as `ggml_quantize_chunk` does.
 
     Args:
-        x: Shape (..., n_per_row), any memory layout; what is not float32 is rounded to it first.
+        x: Shape (..., n_per_row), any memory layout and any dtype of real numbers, also bfloat16 and
+            float8 of ml_dtypes; what is not float32 is rounded to it first.
         type: The tensor type to pack into.
         imatrix: Importance of each column, shape (n_per_row,); None for the search without weights.
             Ignored, as by ggml, for the types that do not search.
@@ -104,9 +106,7 @@ def quantize(
     """
     tensor_type = TensorType.of(type)
     codec, how = format_of(tensor_type), execution_of(execution)
-    values = np.asarray(x)
-    if values.dtype.kind not in "fiub":
-        raise UnsupportedTypeError(f"expected an array of floats, got dtype {values.dtype}")
+    values = as_numbers(x)
     if values.ndim == 0:
         raise ShapeError(f"{tensor_type.name}: expected rows of floats, got a single number")
     n_per_row = values.shape[-1]
@@ -234,9 +234,7 @@ def _as_float32(values: npt.NDArray[Any]) -> Floats:
 
 
 def _importance(imatrix: npt.ArrayLike, n_per_row: int) -> Floats:
-    weights = np.asarray(imatrix)
-    if weights.dtype.kind not in "fiub":
-        raise UnsupportedTypeError(f"imatrix: expected an array of floats, got dtype {weights.dtype}")
+    weights = as_numbers(imatrix, "imatrix")
     if weights.shape != (n_per_row,):
         raise ShapeError(f"imatrix: expected one weight for each of {n_per_row} columns, got {weights.shape}")
     weights = _as_float32(weights)

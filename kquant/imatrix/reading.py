@@ -26,6 +26,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from kquant._floats import as_numbers
 from kquant._given import texts_of
 from kquant.errors import GGUFError, ImatrixError, OptionError
 from kquant.gguf import GGUFFile, GGUFValueType, read
@@ -44,7 +45,8 @@ class Imatrix(Mapping[str, Weights]):
     `n_matrices` is the number of experts of a tensor that holds several matrices.  A `.dat` file does
     not tell it: then all weights are in one row.
 
-    Raises `ImatrixError` if a weight is NaN, infinite or negative.
+    Raises `ImatrixError` if a weight is NaN, infinite or negative, `UnsupportedTypeError` if weights are
+    no numbers.
 
     >>> import numpy as np
     >>> imatrix = Imatrix({"blk.0.ffn_up.weight": np.ones(4)}, datasets=["calibration.txt"])
@@ -131,7 +133,8 @@ def load_imatrix(
 
 def _checked(name: str, values: npt.ArrayLike, path: str | None) -> Weights:
     where = f"{path}: " if path else ""
-    array = np.atleast_2d(np.array(values, dtype=np.float32))
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        array = np.atleast_2d(np.array(as_numbers(values, f"{where}{name}"), dtype=np.float32))
     if array.ndim != 2 or not array.size:
         raise ImatrixError(
             f"{where}{name}: expected weights of shape (n_per_row,) or (n_matrices, n_per_row), "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from kquant._floats import as_numbers
 from kquant.arrays.codec import dequantize, execution_of, quantize
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
@@ -138,9 +139,7 @@ def _repeated(matrices: list[Any], shape: tuple[int, ...], stack: tuple[int, ...
 
 
 def _floats(x: npt.ArrayLike) -> Floats:
-    values = np.asarray(x)
-    if values.dtype.kind not in "fiub":
-        raise UnsupportedTypeError(f"matmul: expected an array of floats, got dtype {values.dtype}")
+    values = as_numbers(x, "matmul")
     with np.errstate(over="ignore"):  # what becomes infinite is refused when it is packed
         return values.astype(np.float32, copy=False)
 
