@@ -4,6 +4,7 @@
 
     kquant.quantize(x, "Q4_K")                            rows of floats -> packed rows
     kquant.dequantize(data, "Q4_K")                       packed rows -> float32
+    kquant.validate(data, "Q4_K")                         whether packed rows hold numbers alone
     kquant.QuantizedTensor                                packed rows that know their type and shape
     kquant.matmul(tensor, x)                              products on the packed rows; also `x @ tensor.T`
     kquant.matmul_many([wq, wk, wv], x)                   several products that share their activations
@@ -43,6 +44,7 @@ from kquant.errors import (
     MissingDependencyError,
     NonFiniteError,
     OptionError,
+    OutOfRangeError,
     OutputError,
     ShapeError,
     UnknownTypeError,
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from kquant.analysis.manifest import Manifest
     from kquant.analysis.sweeping import Sweep, sweep
     from kquant.analysis.verification import Verification, verify
-    from kquant.arrays.codec import dequantize, quantize
+    from kquant.arrays.codec import dequantize, quantize, validate
     from kquant.arrays.tensor import QuantizedTensor
     from kquant.convert.run import requantize
     from kquant.imatrix.reading import Imatrix, load_imatrix
@@ -85,6 +87,7 @@ __all__ = [
     "Model",
     "NonFiniteError",
     "OptionError",
+    "OutOfRangeError",
     "OutputError",
     "PackedActivations",
     "Plan",
@@ -111,6 +114,7 @@ __all__ = [
     "report",
     "requantize",
     "sweep",
+    "validate",
     "vec_dot",
     "verify",
 ]
@@ -144,6 +148,7 @@ _LAZY = {
     "report": "kquant.reporting.builder",
     "requantize": "kquant.convert.run",
     "sweep": "kquant.analysis.sweeping",
+    "validate": "kquant.arrays.codec",
     "vec_dot": "kquant.products.dots",
     "verify": "kquant.analysis.verification",
 }

@@ -7,6 +7,7 @@
     ├── UnsupportedTypeError    a type that exists, but has no codec for this       (also NotImplementedError)
     ├── ShapeError              a row length, byte count or shape that cannot be    (also ValueError)
     ├── NonFiniteError          NaN or infinity where a number is needed            (also ValueError)
+    │   └── OutOfRangeError     a finite number that a type cannot hold
     ├── InvalidDataError        packed blocks that ggml_validate_row_data refuses   (also ValueError)
     ├── GGUFError               a file that is not valid GGUF                       (also ValueError)
     │   ├── GGUFTruncatedError  it ends before what its header promises
@@ -36,6 +37,7 @@ __all__ = [
     "MissingDependencyError",
     "NonFiniteError",
     "OptionError",
+    "OutOfRangeError",
     "OutputError",
     "ShapeError",
     "UnknownTypeError",
@@ -61,6 +63,10 @@ class ShapeError(KQuantError, ValueError):
 
 class NonFiniteError(KQuantError, ValueError):
     """NaN or infinity in values or importance weights that must be finite."""
+
+
+class OutOfRangeError(NonFiniteError):
+    """A finite number is beyond what a tensor type can hold: its block would unpack to NaN or infinity."""
 
 
 class InvalidDataError(KQuantError, ValueError):

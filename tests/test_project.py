@@ -177,7 +177,7 @@ def test_examples_and_pages_use_public_modules_only() -> None:
 
 
 # packages, from the ground up -> those that they may import besides their own; "" is kquant/__init__.py
-FOUNDATION = {"errors", "types", "_text", "parallel"}
+FOUNDATION = {"errors", "types", "_floats", "_given", "_text", "parallel"}
 LAYERS = [
     (FOUNDATION, set()),
     ({"gguf"}, FOUNDATION),

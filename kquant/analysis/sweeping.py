@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kquant._given import several
 from kquant.analysis.slabs import SLAB_ELEMENTS, Slab, in_order, matching, slabs
 from kquant.analysis.sums import ErrorSums
 from kquant.analysis.sweep_types import Mixture, Sweep, TensorSweep
@@ -42,10 +43,10 @@ MIXTURES = tuple(t for t in FileType if t.default_type and t.default_type.is_qua
 def sweep(
     source: str | os.PathLike[str] | GGUFFile,
     *,
-    types: Sequence[TensorType | str] | None = None,
+    types: Sequence[TensorType | str] | TensorType | str | None = None,
     tensors: str | None = None,
     rows: int | None = None,
-    file_types: Sequence[FileType | str] | None = None,
+    file_types: Sequence[FileType | str] | FileType | str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
@@ -88,7 +89,9 @@ def sweep(
     ({TensorType.Q4_K: 1}, 0.071)
     """
     chosen = _types(types)
-    mixtures = MIXTURES if file_types is None else tuple(file_type_of(t) for t in file_types)
+    mixtures = MIXTURES
+    if file_types is not None:
+        mixtures = tuple(file_type_of(t) for t in several("file_types", file_types, "file types"))
     if rows is not None and rows < 1:
         raise OptionError(f"rows: expected at least 1, got {rows}")
     with nullcontext(source) if isinstance(source, GGUFFile) else read(source) as model:
@@ -108,11 +111,11 @@ def sweep(
     return Sweep(chosen, swept, tuple(planned), rows)
 
 
-def _types(types: Sequence[TensorType | str] | None) -> tuple[TensorType, ...]:
+def _types(types: Sequence[TensorType | str] | TensorType | str | None) -> tuple[TensorType, ...]:
     """The types to try, each once, from the fewest bits to the most."""
     if types is None:
         return TYPES
-    found = dict.fromkeys(target_type(t) for t in types)
+    found = dict.fromkeys(target_type(t) for t in several("types", types, "tensor types"))
     for t in found:
         if t in ACTIVATIONS or not has_format(t):
             raise UnsupportedTypeError(f"{t.name}: kquant has no codec that stores tensors in this type")

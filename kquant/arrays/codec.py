@@ -11,8 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kquant._floats import as_numbers
+from kquant.arrays.overflow import quantize_checked
 from kquant.arrays.validation import check_finite
-from kquant.errors import NonFiniteError, OptionError, ShapeError, UnsupportedTypeError
+from kquant.errors import (
+    ImatrixError,
+    NonFiniteError,
+    OptionError,
+    OutOfRangeError,
+    ShapeError,
+    UnsupportedTypeError,
+)
 from kquant.formats import format_of, has_format
 from kquant.kernels.execute import (
     CHUNK,
@@ -61,17 +70,21 @@ def quantize(
     execution: Execution | None = None,
     pool: Pool | None = None,
     out: Bytes | None = None,
+    check: bool = True,
 ) -> Bytes:
     """Pack rows of floats, byte for byte as `ggml_quantize_chunk` does.
 
     Args:
-        x: Shape (..., n_per_row), any memory layout; what is not float32 is rounded to it first.
+        x: Shape (..., n_per_row), any memory layout and any dtype of real numbers, also bfloat16 and
+            float8 of ml_dtypes; what is not float32 is rounded to it first.
         type: The tensor type to pack into.
         imatrix: Importance of each column, shape (n_per_row,); None for the search without weights.
             Ignored, as by ggml, for the types that do not search.
         threads: At most so many; None for one per core.  The result does not depend on it.
         execution: "numba" (compiled) or "numpy" (the same kernels as they stand, slower, nothing to
             compile); None for what the environment variable `KQUANT_EXECUTION` says, else "numba".
+        check: Refuse finite values that the type cannot hold.  Without, their blocks are as ggml writes
+            them, and unpack to NaN or infinity.
         pool: Threads of one's own; None for those of the process.
         out: Where the result goes: uint8 of its shape, any memory layout; returned.
 
@@ -81,6 +94,8 @@ def quantize(
     Raises:
         ShapeError: The block size does not divide n_per_row, or `imatrix` has another length.
         NonFiniteError: A value or a weight is NaN or infinite, or too large for float32.
+        ImatrixError: A weight is negative.
+        OutOfRangeError: A value is too large for the type, such as 1e5 for F16; a NonFiniteError, too.
         UnknownTypeError, UnsupportedTypeError: No such type, or one that kquant has no codec for.
 
     Source: `ggml_quantize_chunk` in
@@ -96,9 +111,7 @@ def quantize(
     """
     tensor_type = TensorType.of(type)
     codec, how = format_of(tensor_type), execution_of(execution)
-    values = np.asarray(x)
-    if values.dtype.kind not in "fiub":
-        raise UnsupportedTypeError(f"expected an array of floats, got dtype {values.dtype}")
+    values = as_numbers(x)
     if values.ndim == 0:
         raise ShapeError(f"{tensor_type.name}: expected rows of floats, got a single number")
     n_per_row = values.shape[-1]
@@ -109,10 +122,17 @@ def quantize(
     rows, packed = values.reshape(-1, n_per_row), out.reshape(-1, out.shape[-1])
 
     def slab(first: int, last: int) -> None:
-        x, y = _as_float32(rows[first:last]), packed[first:last]
-        block = codec.quantize_rows(x, importance, y, how, large=out.nbytes > LARGE)
+        x, y, large = _as_float32(rows[first:last]), packed[first:last], out.nbytes > LARGE
+        overflow = None
+        if check:
+            block, overflow = quantize_checked(codec, x, importance, y, how, large=large)
+        else:
+            block = codec.quantize_rows(x, importance, y, how, large=large)
         if block != WHOLE:
             _refuse(tensor_type, rows[first:last], first, values.shape)
+        if overflow:
+            place = _index(first * n_per_row + overflow.element, values.shape)
+            raise OutOfRangeError(overflow.sentence(f"at index {place}"))
 
     as_they_are = values.dtype == np.float32 and values.flags.c_contiguous
     step = max(1, slab_elements(how) // n_per_row)
@@ -186,9 +206,8 @@ def validate(data: npt.ArrayLike, type: TensorType | str | int) -> None:
     Source: `ggml_validate_row_data` in
     https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c
 
-    >>> import numpy as np
-    >>> from kquant.arrays import codec
-    >>> codec.validate(np.array([0x00, 0x7c, 0x00, 0x3c], np.uint8), "F16")
+    >>> import numpy as np, kquant
+    >>> kquant.validate(np.array([0x00, 0x7c, 0x00, 0x3c], np.uint8), "F16")
     Traceback (most recent call last):
         ...
     kquant.errors.InvalidDataError: F16: expected finite numbers, got NaN or infinity for x in row 0, block 0
@@ -250,15 +269,18 @@ def _as_float32(values: npt.NDArray[Any]) -> Floats:
 
 
 def _importance(imatrix: npt.ArrayLike, n_per_row: int) -> Floats:
-    weights = np.asarray(imatrix)
-    if weights.dtype.kind not in "fiub":
-        raise UnsupportedTypeError(f"imatrix: expected an array of floats, got dtype {weights.dtype}")
+    weights = as_numbers(imatrix, "imatrix")
     if weights.shape != (n_per_row,):
         raise ShapeError(f"imatrix: expected one weight for each of {n_per_row} columns, got {weights.shape}")
     weights = _as_float32(weights)
     if not np.isfinite(weights).all():
         column = int(np.flatnonzero(~np.isfinite(weights))[0])
         raise NonFiniteError(f"imatrix: expected finite weights, got {weights[column]} for column {column}")
+    if (weights < 0).any():
+        column = int(np.flatnonzero(weights < 0)[0])
+        raise ImatrixError(
+            f"imatrix: expected weights of 0 or more, got {weights[column]:.6g} for column {column}"
+        )
     return weights
 
 
@@ -280,8 +302,11 @@ def packed_rows(data: npt.ArrayLike, tensor_type: TensorType) -> Bytes:
 def _refuse(tensor_type: TensorType, rows: npt.NDArray[Any], first: int, shape: tuple[int, ...]) -> None:
     finite = np.isfinite(_as_float32(rows))
     row, column = (int(i) for i in np.argwhere(~finite)[0])
-    where = np.unravel_index((first + row) * shape[-1] + column, shape)
     raise NonFiniteError(
         f"{tensor_type.name}: expected finite float32 values, got {rows[row, column]} "
-        f"at index {tuple(int(i) for i in where)}"
+        f"at index {_index((first + row) * shape[-1] + column, shape)}"
     )
+
+
+def _index(element: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(element, shape))

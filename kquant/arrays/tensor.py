@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import kquant
+from kquant._floats import as_numbers
 from kquant.arrays import codec
 from kquant.arrays.byteorder import PLAIN
 from kquant.errors import ShapeError, UnsupportedTypeError
@@ -208,7 +209,7 @@ class Transposed(_Operand):
 
     def __rmatmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """`x @ w.T`: the weights stay packed; `kquant.matmul` tells the shapes and errors."""
-        activations = np.asarray(x)
+        activations = as_numbers(x, "matmul")
         if activations.ndim < 2:
             return kquant.matmul(self._rows, activations)
         return kquant.matmul(self._rows, activations.swapaxes(-1, -2)).swapaxes(-1, -2)

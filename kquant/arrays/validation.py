@@ -15,7 +15,7 @@ from kquant.errors import InvalidDataError
 from kquant.formats import format_of, has_format
 from kquant.types import TensorType
 
-__all__ = ["check_finite"]
+__all__ = ["check_finite", "suspects"]
 
 _SCALE_AT = {
     TensorType.IQ1_S: 0,
@@ -81,7 +81,7 @@ def check_finite(
     not a number is refused.
     """
     blocks = np.ascontiguousarray(data).reshape(-1, tensor_type.type_size)
-    for name, bad in _suspects(blocks, tensor_type, byteorder):
+    for name, bad in suspects(blocks, tensor_type, byteorder):
         if bad.any():
             block_size = tensor_type.block_size
             per_row = n_per_row // block_size if n_per_row else data.shape[-1] // tensor_type.type_size
@@ -92,9 +92,10 @@ def check_finite(
             )
 
 
-def _suspects(
-    blocks: npt.NDArray[np.uint8], tensor_type: TensorType, byteorder: str
+def suspects(
+    blocks: npt.NDArray[np.uint8], tensor_type: TensorType, byteorder: str = "little"
 ) -> list[tuple[str, npt.NDArray[Any]]]:
+    """Each field that is a float, and in which of the blocks, uint8 (n, type_size), it is NaN or infinite."""
     if tensor_type is TensorType.MXFP4:
         return [("e", blocks[:, 0] == 0xFF)]
     mark = "<>"[byteorder == "big"]

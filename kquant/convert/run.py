@@ -63,7 +63,8 @@ def requantize(
     Raises:
         GGUFError, OSError: The source cannot be read.
         OptionError, ImatrixError, ShapeError, UnknownTypeError, UnsupportedTypeError: As `kquant.plan`.
-        InvalidDataError, NonFiniteError: A tensor contains NaN or infinity, or would in the result.
+        InvalidDataError, NonFiniteError: A tensor contains NaN or infinity.
+        OutOfRangeError: A tensor contains a number that its new type cannot hold.
         OutputError: The target is one of the files to be read, or cannot be written.
 
     Source: `llama_model_quantize_impl` in

@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from kquant.arrays.byteorder import swapped
 from kquant.arrays.codec import execution_of
+from kquant.arrays.overflow import quantize_checked
 from kquant.arrays.validation import check_finite
-from kquant.errors import GGUFTruncatedError, NonFiniteError
+from kquant.errors import GGUFTruncatedError, NonFiniteError, OutOfRangeError
 from kquant.formats import format_of
 from kquant.gguf import GGUFFile
 from kquant.kernels.execute import WHOLE, aligned_empty
@@ -160,13 +161,16 @@ def convert(slab: Slab) -> Bytes:
     x = _memory.values(n).reshape(-1, n_per_row)
     format_of(slab.type).dequantize_rows(native.reshape(len(x), -1), x, how)
     packed = np.empty((len(x), slab.new_type.row_bytes(n_per_row)), np.uint8)
-    if format_of(slab.new_type).quantize_rows(x, slab.importance, packed, how) != WHOLE:
+    found, overflow = quantize_checked(format_of(slab.new_type), x, slab.importance, packed, how)
+    if found != WHOLE:
         check_source()
         raise NonFiniteError(
             f"{where}expected finite values, got NaN or infinity from element {slab.first} on"
         )
+    if overflow:
+        row, column = divmod(slab.first + overflow.element, slab.n_per_row)
+        raise OutOfRangeError(f"{where}{overflow.sentence(f'in row {row}, column {column}')}")
     result = packed.reshape(-1)
-    check_finite(result, slab.new_type, f"{where}as ", slab.first, slab.n_per_row)
     return swapped(result, slab.new_type) if slab.byteorder == "big" else result
 
 

@@ -70,15 +70,18 @@ class BlockFormat:
         execution: Execution,
         *,
         large: bool = False,
+        limited: bool = False,
     ) -> int:
         """float32 (n_rows, n_per_row) to uint8 (n_rows, row_bytes), both C-contiguous.
 
         large: `out` is part of more than stays in a cache.
+        limited: Stop also at magnitudes of which the format does not surely hold every one; searches
+            know none: what they wrote `kquant.arrays.overflow` looks at.
 
         Returns -1, or the index of a block before which all values were finite, where some are not.
         """
         if importance is None or self.weighted is None:
-            return self.quantizer(self.type, x, out, execution, large=large)
+            return self.quantizer(self.type, x, out, execution, large=large, limited=limited)
         return self.weighted(self.type, x, importance, out, execution)
 
     def dequantize_rows(self, data: Bytes, out: Floats, execution: Execution, *, large: bool = False) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import reprlib
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,6 +185,18 @@ class Metadata(Mapping[str, Any]):
             _ = pair.alignment
         self.remove(key)
         self._values |= pair._values
+
+    def pick(self, key: str, indices: Sequence[int]) -> None:
+        """Keeps these elements of an array of numbers or truth values, which stays where it is.
+
+        Raises `KeyError`, or `GGUFError` for what is no such array.
+        """
+        value = self._values[key]
+        if self.array_type_of(key) == GGUFValueType.STRING:
+            raise GGUFError(f"metadata key {key!r}: expected an array of numbers, got one of strings")
+        width = struct.calcsize("=" + SCALAR_CODES[value.type])
+        elements = np.frombuffer(value.payload, f"V{width}")[list(indices)]
+        self._values[key] = Value(value.type, len(indices), elements.tobytes(), value.byteorder)
 
     def remove(self, key: str) -> None:
         """Removes a key, or does nothing if it is not there, as `gguf_remove_key`."""

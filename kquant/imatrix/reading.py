@@ -26,6 +26,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from kquant._floats import as_numbers
+from kquant._given import texts_of
 from kquant.errors import GGUFError, ImatrixError, OptionError
 from kquant.gguf import GGUFFile, GGUFValueType, read
 from kquant.gguf.kinds import HEAD_BYTES, is_imatrix_dat, recognized
@@ -44,7 +46,8 @@ class Imatrix(Mapping[str, Weights]):
     `n_matrices` is the number of experts of a tensor that holds several matrices.  A `.dat` file does
     not tell it: then all weights are in one row.
 
-    Raises `ImatrixError` if a weight is NaN or infinite.
+    Raises `ImatrixError` if a weight is NaN, infinite or negative, `UnsupportedTypeError` if weights are
+    no numbers.
 
     >>> import numpy as np
     >>> imatrix = Imatrix({"blk.0.ffn_up.weight": np.ones(4)}, datasets=["calibration.txt"])
@@ -83,10 +86,10 @@ class Imatrix(Mapping[str, Weights]):
     def __repr__(self) -> str:
         return f"Imatrix({len(self)} tensors, {self.chunk_count} chunks, path={self.path!r})"
 
-    def select(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Imatrix:
+    def select(self, include: Sequence[str] | str = (), exclude: Sequence[str] | str = ()) -> Imatrix:
         """The weights of the tensors whose name contains one of `include`, or none of `exclude`.
 
-        Raises `OptionError` if both are given.
+        A string is a list of one.  Raises `OptionError` if both are given, or what is not a string.
 
         >>> both = Imatrix({"blk.0.ffn_up.weight": [1.0], "blk.0.attn_q.weight": [1.0]})
         >>> list(both.select(include=["attn", "output"])), list(both.select(exclude=["attn"]))
@@ -97,14 +100,14 @@ class Imatrix(Mapping[str, Weights]):
 
 
 def load_imatrix(
-    path: str | os.PathLike[str], *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    path: str | os.PathLike[str], *, include: Sequence[str] | str = (), exclude: Sequence[str] | str = ()
 ) -> Imatrix:
     """Reads an importance matrix, GGUF or `.dat`, with the weights that llama-quantize computes from it.
 
     `include` and `exclude` are as in `Imatrix.select`.
 
-    Raises `ImatrixError` if the file cannot be read, is not an importance matrix, or holds NaN or
-    infinity; `OptionError` if `include` and `exclude` are both given.
+    Raises `ImatrixError` if the file cannot be read, is not an importance matrix, or holds weights that
+    are NaN, infinite or negative; `OptionError` if `include` and `exclude` are both given.
 
     >>> import struct
     >>> from tempfile import TemporaryDirectory
@@ -133,22 +136,27 @@ def load_imatrix(
 
 def _checked(name: str, values: npt.ArrayLike, path: str | None) -> Weights:
     where = f"{path}: " if path else ""
-    array = np.atleast_2d(np.array(values, dtype=np.float32))
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        array = np.atleast_2d(np.array(as_numbers(values, f"{where}{name}"), dtype=np.float32))
     if array.ndim != 2 or not array.size:
         raise ImatrixError(
             f"{where}{name}: expected weights of shape (n_per_row,) or (n_matrices, n_per_row), "
             f"got {array.shape}"
         )
-    if not np.isfinite(array).all():
-        bad = array[~np.isfinite(array)]
-        raise ImatrixError(
-            f"{where}{name}: expected finite weights, got {bad.size} of {array.size} that are not ({bad[0]})"
-        )
+    for bad, expected in ((~np.isfinite(array), "finite weights"), (array < 0, "weights of 0 or more")):
+        if bad.any():
+            matrix, column = (int(i) for i in np.argwhere(bad)[0])
+            place = f"expert {matrix}, column {column}" if len(array) > 1 else f"index {column}"
+            raise ImatrixError(
+                f"{where}{name}: expected {expected}, got {array[matrix, column]:.6g} at {place} "
+                f"({int(bad.sum())} of {array.size} are not)"
+            )
     array.flags.writeable = False
     return array
 
 
-def _select(names: Iterable[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+def _select(names: Iterable[str], include: Sequence[str] | str, exclude: Sequence[str] | str) -> list[str]:
+    include, exclude = texts_of("include_weights", include), texts_of("exclude_weights", exclude)
     if include and exclude:
         raise OptionError("include_weights and exclude_weights cannot be used together")
     if include:
@@ -156,7 +164,9 @@ def _select(names: Iterable[str], include: Sequence[str], exclude: Sequence[str]
     return [name for name in names if not any(part in name for part in exclude)]
 
 
-def _read_gguf(model: GGUFFile, path: str, include: Sequence[str], exclude: Sequence[str]) -> Imatrix:
+def _read_gguf(
+    model: GGUFFile, path: str, include: Sequence[str] | str, exclude: Sequence[str] | str
+) -> Imatrix:
     metadata = model.metadata
     missing = [
         key
@@ -246,7 +256,7 @@ class _Dat:
         return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
-def _read_dat(dat: _Dat, include: Sequence[str], exclude: Sequence[str]) -> Imatrix:
+def _read_dat(dat: _Dat, include: Sequence[str] | str, exclude: Sequence[str] | str) -> Imatrix:
     n_entries = dat.number("number of entries")
     if n_entries < 1:
         raise ImatrixError(f"{dat.path}: expected one entry or more, got {n_entries}")

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from kquant.kernels.language.blocks import BLOCKS, are_finite
+from kquant.kernels.language.blocks import BLOCKS, are_below
 from kquant.kernels.language.lanes import (
     Lanes,
     Rows,
@@ -46,32 +46,35 @@ RUN = 64
 """Numbers that are encoded and decoded at a time."""
 INFINITE_BITS = 0x7F800000
 WHOLE = -1
-"""What a driver returns if all values were finite; else the first block of the group that was not."""
+"""What a driver returns if all values were finite; else the first block of the group that was not.
+
+Drivers with a `limit`, the bits of a float32, stop at magnitudes that are not below it, too.
+"""
 
 
 # ---------------------------------------------------------------- one number a block
 
 
 @cache
-def encode_numbers(encode: Callable[[Lanes], Lanes]) -> Callable[[Rows, Rows, bool], int]:
-    """(x, out, exceeds_cache): float32 to numbers, a whole number of runs."""
+def encode_numbers(encode: Callable[[Lanes], Lanes]) -> Callable[[Rows, Rows, bool, int], int]:
+    """(x, out, exceeds_cache, limit): float32 to numbers, a whole number of runs."""
 
     @kernel
-    def encode_runs(x: Rows, out: Rows, n: int) -> int:
+    def encode_runs(x: Rows, out: Rows, n: int, limit: int) -> int:
         for i in range(0, n - RUN + 1, RUN):
             value = load_run(x, i, RUN)
-            if not np.all(bits_of_float(np.abs(value)) < INFINITE_BITS):
+            if not np.all(bits_of_float(np.abs(value)) < limit):
                 return i
             store_run(out, i, encode(value))
         return WHOLE
 
     @kernel
-    def drive(x: Rows, out: Rows, exceeds_cache: bool) -> int:
+    def drive(x: Rows, out: Rows, exceeds_cache: bool, limit: int) -> int:
         if exceeds_cache:
-            bad: int = encode_runs(past_cache(x), past_cache(out), x.shape[0])
+            bad: int = encode_runs(past_cache(x), past_cache(out), x.shape[0], limit)
             settle()
             return bad
-        return encode_runs(x, out, x.shape[0])
+        return encode_runs(x, out, x.shape[0], limit)
 
     return drive
 
@@ -117,16 +120,16 @@ def dequantize_blocks(dequantize: Callable[[Rows, Rows], None]) -> Callable[[Row
 
 
 @cache
-def quantize_whole_blocks(quantize: Callable[[Rows, Rows], None]) -> Callable[[Rows, Rows], int]:
-    """(x, out): `BLOCKS` at a time; the last ones overlap those before them."""
+def quantize_whole_blocks(quantize: Callable[[Rows, Rows], None]) -> Callable[[Rows, Rows, int], int]:
+    """(x, out, limit): `BLOCKS` at a time; the last ones overlap those before them."""
 
     @kernel
-    def drive(x: Rows, out: Rows) -> int:
+    def drive(x: Rows, out: Rows, limit: int) -> int:
         n = x.shape[0]
         for start in range(0, n, BLOCKS):
             first: int = min(start, n - BLOCKS)
             some = block_from(x, first, 0, BLOCKS)
-            if not are_finite(some):
+            if not are_below(some, limit):
                 return first
             quantize(some, block_from(out, first, 0, BLOCKS))
         return WHOLE

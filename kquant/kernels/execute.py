@@ -163,21 +163,39 @@ class Quantizer(ABC):
 
     @abstractmethod
     def __call__(
-        self, tensor_type: TensorType, x: Floats, out: Bytes, execution: Execution, *, large: bool = False
+        self,
+        tensor_type: TensorType,
+        x: Floats,
+        out: Bytes,
+        execution: Execution,
+        *,
+        large: bool = False,
+        limited: bool = False,
     ) -> int:
         """float32 (n_rows, n_per_row) to uint8 (n_rows, row_bytes), both C-contiguous.
 
         large: `out` is part of more than stays in a cache.
+        limited: Stop also at magnitudes of which the format does not surely hold every one; searches
+            know none and do not.
 
         Returns `WHOLE`, or the index of a block before which all values were finite, where some are not.
         """
 
 
-def _first_infinite(blocks: Floats) -> int:
-    """The first block that holds NaN or infinity, or `WHOLE`."""
-    if np.isfinite(blocks.min()) and np.isfinite(blocks.max()):
+INFINITY = np.float32(np.inf)
+SURE = np.float32(1024)
+"""Below it every format with fp16 scales holds any value: sums of 32 stay below 65504, too."""
+
+
+def _first_beyond(blocks: Floats, limit: np.float32) -> int:
+    """The first block that holds NaN or a magnitude that is not below the limit, or `WHOLE`."""
+    if -limit < blocks.min() and blocks.max() < limit:
         return WHOLE
-    return int(np.flatnonzero(~np.isfinite(blocks).all(axis=1))[0])
+    return int(np.flatnonzero(~(np.abs(blocks) < limit).all(axis=1))[0])
+
+
+def _bits(limit: np.float32) -> int:
+    return int(limit.view(np.int32))
 
 
 @dataclass(frozen=True)
@@ -193,7 +211,14 @@ class Search(Quantizer):
         return compiled(quantize_groups(self.quantize), signature, f"{tensor_type.name.lower()}-quantize")
 
     def __call__(
-        self, tensor_type: TensorType, x: Floats, out: Bytes, execution: Execution, *, large: bool = False
+        self,
+        tensor_type: TensorType,
+        x: Floats,
+        out: Bytes,
+        execution: Execution,
+        *,
+        large: bool = False,
+        limited: bool = False,
     ) -> int:
         """See `Quantizer`."""
         if not x.size:
@@ -203,7 +228,7 @@ class Search(Quantizer):
             drive = self.compiled(tensor_type)
             return int(drive(x.reshape(-1), block_size, type_size, lane_count(), out.reshape(-1)))
         blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
-        bad = _first_infinite(blocks)
+        bad = _first_beyond(blocks, INFINITY)
         for b in range(0, len(blocks) if bad == WHOLE else 0, CHUNK):
             rows = _transposed(blocks[b : b + CHUNK])
             block = np.empty((type_size, rows.shape[1]), np.uint8)
@@ -221,30 +246,38 @@ class BlockRounding(Quantizer):
     """kernel(x, block): values (blocks, 32) -> bytes (blocks, type_size)."""
 
     def compiled(self, tensor_type: TensorType) -> Any:
-        """(x, out) -> `WHOLE` or a block, for at least `BLOCKS` blocks."""
+        """(x, out, limit) -> `WHOLE` or a block, for at least `BLOCKS` blocks."""
         driver = quantize_whole_blocks(self.quantize)
-        return compiled(driver, "R(float32, 2), uint8[:, ::1]", f"{tensor_type.name.lower()}-quantize")
+        signature = "R(float32, 2), uint8[:, ::1], intp"
+        return compiled(driver, signature, f"{tensor_type.name.lower()}-quantize")
 
     def __call__(
-        self, tensor_type: TensorType, x: Floats, out: Bytes, execution: Execution, *, large: bool = False
+        self,
+        tensor_type: TensorType,
+        x: Floats,
+        out: Bytes,
+        execution: Execution,
+        *,
+        large: bool = False,
+        limited: bool = False,
     ) -> int:
         """See `Quantizer`."""
         if not x.size:
             return WHOLE
         block_size, type_size = tensor_type.block_size, tensor_type.type_size
         blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
-        n = len(blocks)
+        n, limit = len(blocks), SURE if limited else INFINITY
         if execution == "numpy":
-            bad = _first_infinite(blocks)
+            bad = _first_beyond(blocks, limit)
             for b in range(0, n if bad == WHOLE else 0, CHUNK):
                 with np.errstate(all="ignore"):
                     self.quantize(blocks[b : b + CHUNK], packed[b : b + CHUNK])
             return bad
         drive = self.compiled(tensor_type)
         if n >= BLOCKS:
-            return int(drive(blocks, packed))
+            return int(drive(blocks, packed, _bits(limit)))
         some = np.empty((BLOCKS, type_size), np.uint8)
-        bad = int(drive(np.resize(blocks, (BLOCKS, block_size)), some))
+        bad = int(drive(np.resize(blocks, (BLOCKS, block_size)), some, _bits(limit)))
         packed[...] = some[:n]
         return bad
 
@@ -255,31 +288,42 @@ class NumberEncoder(Quantizer):
 
     encode: Callable[[Lanes], Lanes]
     """kernel(value) -> bits: float32 to int32."""
+    end: np.float32 = INFINITY
+    """The least magnitude that becomes infinite."""
 
     def compiled(self, tensor_type: TensorType) -> Any:
-        """(x, numbers, exceeds_cache) -> `WHOLE` or a number, a whole number of runs."""
-        signature = f"R(float32, 1), uint{8 * tensor_type.type_size}[::1], boolean"
+        """(x, numbers, exceeds_cache, limit) -> `WHOLE` or a number, a whole number of runs."""
+        signature = f"R(float32, 1), uint{8 * tensor_type.type_size}[::1], boolean, intp"
         return compiled(encode_numbers(self.encode), signature, f"{tensor_type.name.lower()}-quantize")
 
     def __call__(
-        self, tensor_type: TensorType, x: Floats, out: Bytes, execution: Execution, *, large: bool = False
+        self,
+        tensor_type: TensorType,
+        x: Floats,
+        out: Bytes,
+        execution: Execution,
+        *,
+        large: bool = False,
+        limited: bool = False,
     ) -> int:
         """See `Quantizer`."""
         if not x.size:
             return WHOLE
         values, bits = x.reshape(-1), out.reshape(-1).view(f"<u{tensor_type.type_size}")
+        limit = self.end if limited else INFINITY
         if execution == "numpy":
-            if not np.isfinite(values).all():
-                return int(np.flatnonzero(~np.isfinite(values))[0])
-            bits[...] = self.encode(values)
-            return WHOLE
+            bad = _first_beyond(values[:, None], limit)
+            if bad == WHOLE:
+                with np.errstate(over="ignore"):
+                    bits[...] = self.encode(values)
+            return bad
         drive, whole = self.compiled(tensor_type), len(values) - len(values) % RUN
-        bad = int(drive(values[:whole], bits[:whole], _streams(bits, large)))
+        bad = int(drive(values[:whole], bits[:whole], _streams(bits, large), _bits(limit)))
         if bad != WHOLE or whole == len(values):
             return bad
         rest, numbers = np.zeros(RUN, np.float32), np.empty(RUN, bits.dtype)
         rest[: len(values) - whole] = values[whole:]
-        bad = drive(rest, numbers, False)
+        bad = drive(rest, numbers, False, _bits(limit))
         bits[whole:] = numbers[: len(values) - whole]
         return WHOLE if bad == WHOLE else whole
 
@@ -311,7 +355,7 @@ class WeightedSearch:
             drive, sizes = self.compiled(tensor_type), (block_size, type_size, lane_count())
             return int(drive(x.reshape(-1), importance, self.needs_row_mean, *sizes, out.reshape(-1)))
         blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
-        bad, per_row = _first_infinite(blocks), x.shape[1] // block_size
+        bad, per_row = _first_beyond(blocks, INFINITY), x.shape[1] // block_size
         means = _mean_squares(x) if self.needs_row_mean and bad == WHOLE else np.zeros(len(x), np.float32)
         for b in range(0, len(blocks) if bad == WHOLE else 0, CHUNK):
             rows = _transposed(blocks[b : b + CHUNK])

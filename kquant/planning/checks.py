@@ -11,6 +11,7 @@ from kquant.formats import has_format
 from kquant.gguf import GGUFFile, TensorInfo
 from kquant.imatrix.reading import Imatrix
 from kquant.planning.plan_types import PlanRow
+from kquant.planning.zero_weights import zero_notes
 from kquant.policy import PolicyOptions, needs_imatrix
 from kquant.policy.roles import Role, is_token_embedding, role_of
 from kquant.types import FileType, TensorType
@@ -98,9 +99,13 @@ def find_problems(
 
 
 def find_notes(
-    rows: Sequence[PlanRow], policy: PolicyOptions, imatrix: Imatrix | None, absent_layers: Iterable[int]
+    rows: Sequence[PlanRow],
+    policy: PolicyOptions,
+    imatrix: Imatrix | None,
+    absent_layers: Iterable[int],
+    shortened: Sequence[str],
 ) -> Iterator[str]:
-    """What may surprise a user: options without effect, tensors without weights."""
+    """What may surprise a user: options without effect, shorter metadata, zero or missing weights."""
     default = policy.file_type.default_type
     if policy.tensor_types and not (default and default.is_quantized):
         yield f"tensor_types: no effect on {policy.file_type.name}"
@@ -109,6 +114,9 @@ def find_notes(
             yield f"tensor_types: {pattern.pattern!r} matches no tensor"
     if absent := sorted(absent_layers):
         yield f"prune_layers: the model has no layer {', '.join(map(str, absent))}"
+    if shortened:
+        yield f"prune_layers: without the entries of these layers: {', '.join(shortened)}"
+    yield from zero_notes(rows)
     if imatrix is not None and (
         without := [
             row

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import ascii_lowercase, ascii_uppercase
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from kquant._given import several
 from kquant.errors import OptionError
 from kquant.types import FileType, TensorType
 
@@ -28,6 +28,7 @@ __all__ = [
     "TensorTypes",
     "compile_patterns",
     "file_type_of",
+    "in_any_case",
     "parse_override",
     "parse_prune_layers",
     "parse_tensor_type",
@@ -38,10 +39,8 @@ __all__ = [
 MAX_TEXT_BYTES: Final = 127
 """Longest string that llama-quantize puts into metadata."""
 
-_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
-
-TensorTypes = Sequence["str | tuple[str, TensorType | str]"]
-"""Patterns and types: texts as for `--tensor-type` ("attn_v=q8_0"), or pairs."""
+TensorTypes = Sequence["str | tuple[str, TensorType | str]"] | str
+"""Patterns and types: texts as for `--tensor-type` ("attn_v=q8_0"), or pairs; or one text."""
 
 
 class PlanOptions(TypedDict, total=False):
@@ -54,11 +53,11 @@ class PlanOptions(TypedDict, total=False):
     token_embedding_type: TensorType | str | None
     tensor_types: TensorTypes
     imatrix: Imatrix | str | os.PathLike[str] | None
-    include_weights: Sequence[str]
-    exclude_weights: Sequence[str]
+    include_weights: Sequence[str] | str
+    exclude_weights: Sequence[str] | str
     keep_split: bool
-    override_kv: Sequence[str]
-    prune_layers: Iterable[int]
+    override_kv: Sequence[str] | str
+    prune_layers: Iterable[int] | int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,8 @@ def parse_override(text: str) -> Override:
     >>> parse_override("my.key=int:-7").value
     7
     """
+    if not isinstance(text, str):
+        raise OptionError(f"override_kv: expected text such as key=int:7, got {text!r}")
     key, equals, rest = text.partition("=")
     kind, colon, word = rest.partition(":")
     parse = _PARSERS.get(kind)
@@ -133,7 +134,7 @@ def _utf8(text: str) -> bytes:
 
 
 def parse_tensor_type(text: str) -> tuple[str, TensorType]:
-    """A pattern and a type from `pattern=type`; the pattern turns into lower case, as upstream.
+    """A pattern and a type from `pattern=type`.
 
     Raises `OptionError` if a part is missing, `UnknownTypeError` if there is no such type.
 
@@ -143,7 +144,7 @@ def parse_tensor_type(text: str) -> tuple[str, TensorType]:
     pattern, equals, name = text.partition("=")
     if not (pattern and equals and name):
         raise OptionError(f"tensor_types: expected pattern=type, got {text!r}")
-    return pattern.translate(_LOWER), target_type(name)
+    return pattern, target_type(name)
 
 
 def read_tensor_types(path: str | os.PathLike[str]) -> list[tuple[str, TensorType]]:
@@ -163,18 +164,47 @@ def compile_patterns(tensor_types: TensorTypes) -> tuple[tuple[re.Pattern[str], 
 
     Raises `OptionError` if a pattern is not a regular expression.
 
-    >>> [(pattern, type)] = compile_patterns(["ATTN_V=q8_0"])
+    >>> [(pattern, type)] = compile_patterns("attn_v=q8_0")
     >>> bool(pattern.search("blk.0.attn_v.weight")), type
     (True, TensorType.Q8_0)
     """
-    pairs = [
-        parse_tensor_type(item) if isinstance(item, str) else (item[0], target_type(item[1]))
-        for item in tensor_types
-    ]
+    pairs = [_pair(item) for item in several("tensor_types", tensor_types, "pattern=type or pairs of both")]
     return tuple((_compile(pattern), type) for pattern, type in pairs)
 
 
+def _pair(item: Any) -> tuple[str, TensorType]:
+    if isinstance(item, str):
+        return parse_tensor_type(item)
+    try:
+        pattern, type = item
+    except (TypeError, ValueError):
+        raise OptionError(f"tensor_types: expected pattern=type or a pair of both, got {item!r}") from None
+    return pattern, target_type(type)
+
+
+def in_any_case(
+    patterns: tuple[tuple[re.Pattern[str], TensorType], ...], names: Iterable[str]
+) -> tuple[tuple[re.Pattern[str], TensorType], ...]:
+    """The same patterns; those that match none of the names as written match without regard to case.
+
+    llama-quantize turns patterns into lower case, because all names that it knows are.
+
+    >>> [(pattern, _)] = in_any_case(compile_patterns("ATTN_V=q8_0"), ["blk.0.attn_v.weight"])
+    >>> pattern.pattern, bool(pattern.search("blk.0.attn_v.weight"))
+    ('ATTN_V', True)
+    """
+    known = list(names)
+    return tuple(
+        (pattern, type)
+        if any(map(pattern.search, known))
+        else (re.compile(pattern.pattern, re.ASCII | re.IGNORECASE), type)
+        for pattern, type in patterns
+    )
+
+
 def _compile(pattern: str) -> re.Pattern[str]:
+    if not isinstance(pattern, str):
+        raise OptionError(f"tensor_types: expected a regular expression, got {pattern!r}")
     if re.search(r"\[[:.=]", pattern):  # Python would read the letters of [:digit:] one by one
         raise OptionError(f"tensor_types: expected a range such as [0-9], got a POSIX class in {pattern!r}")
     try:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kquant.errors import KQuantError
 from kquant.gguf import HeaderLayout, Metadata, TensorInfo
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from kquant.imatrix.reading import Imatrix
 
-__all__ = ["OutputFile", "Plan", "PlanRow"]
+__all__ = ["OutputFile", "Plan", "PlanRow", "Zeroed"]
+
+
+class Zeroed(NamedTuple):
+    """A matrix of a tensor that loses columns: all their importance weights are zero."""
+
+    matrix: int
+    """Which of the tensor's matrices: the expert; 0 where there is one matrix."""
+    columns: int
+    """How many columns become zeros in all its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,8 @@ class PlanRow:
     """The type that the rules wanted, where its block size does not divide the row length."""
     imatrix: str | None = None
     """The key of its importance weights; None where there are none."""
+    zeroed: tuple[Zeroed, ...] = ()
+    """The matrices that become zeros, wholly or in some columns, because their importance weights are."""
 
     @property
     def type(self) -> TensorType:
@@ -83,6 +94,7 @@ class PlanRow:
             "reason": self.reason,
             "fallback_from": self.fallback_from.name if self.fallback_from else None,
             "imatrix": self.imatrix,
+            "zeroed": [found._asdict() for found in self.zeroed],
         }
 
 
@@ -199,6 +211,7 @@ class Plan:
                 reason              why it gets that type
                 fallback_from       the type that did not fit the row length, or null
                 imatrix             the key of its importance weights, or null
+                zeroed              {matrix, columns} that become zeros, as their importance weights are
             files                   {suffix of the name, tensors, bytes} of each file of the result
             totals                  {tensors, elements, bytes, new_bytes, file_bytes}
             bits_per_weight, new_bits_per_weight

@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
+from kquant._given import layers_of, several
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorInfo, TensorSpec, layout, read, split_path
 from kquant.gguf.spec import ByteOrder
 from kquant.imatrix.reading import Imatrix, load_imatrix
@@ -23,10 +25,18 @@ from kquant.planning.checks import (
     lacks_imatrix,
     weights_key,
 )
-from kquant.planning.options import TensorTypes, compile_patterns, file_type_of, parse_override, target_type
+from kquant.planning.options import (
+    TensorTypes,
+    compile_patterns,
+    file_type_of,
+    in_any_case,
+    parse_override,
+    target_type,
+)
 from kquant.planning.outputs import copied_file_type, first_metadata, split_metadata
 from kquant.planning.plan_types import OutputFile, Plan, PlanRow
-from kquant.planning.pruning import prune
+from kquant.planning.pruning import prune, prune_arrays
+from kquant.planning.zero_weights import zeroed_by
 from kquant.policy import Decision, ModelFacts, PolicyOptions, TensorFacts, decide
 from kquant.policy.roles import layer_of, processing_order
 from kquant.types import FileType, TensorType
@@ -45,11 +55,11 @@ def plan(
     token_embedding_type: TensorType | str | None = None,
     tensor_types: TensorTypes = (),
     imatrix: Imatrix | str | os.PathLike[str] | None = None,
-    include_weights: Sequence[str] = (),
-    exclude_weights: Sequence[str] = (),
+    include_weights: Sequence[str] | str = (),
+    exclude_weights: Sequence[str] | str = (),
     keep_split: bool = False,
-    override_kv: Sequence[str] = (),
-    prune_layers: Iterable[int] = (),
+    override_kv: Sequence[str] | str = (),
+    prune_layers: Iterable[int] | int | str = (),
 ) -> Plan:
     """What `kquant.requantize` would do with the same arguments; nothing is written.
 
@@ -63,13 +73,17 @@ def plan(
         output_tensor_type: The type of `output.weight`, or of the embeddings that stand for it.
         token_embedding_type: The type of the token embeddings.
         tensor_types: Types for tensors whose name a regular expression matches, the first that does:
-            pairs of both, or texts as for `--tensor-type` (in lower case, as there).
+            pairs of both, or texts as for `--tensor-type`.  A pattern that matches no name as it is written
+            matches without regard to case.
         imatrix: Importance weights: a file, GGUF or `.dat`, or an `Imatrix`.
         include_weights: Use only the importance weights of tensors whose name contains one of these.
         exclude_weights: Leave out the importance weights of tensors whose name contains one of these.
         keep_split: Write as many files as the source has.
         override_kv: Metadata of the result as `key=type:value`, where the type is int, float, bool or str.
-        prune_layers: Layers to leave out.
+        prune_layers: Layers to leave out, and their entries in arrays of the metadata that have one for
+            each layer.
+
+    Where several values are taken, a string is a list of one.
 
     Raises `GGUFError` or `OSError` for a source that cannot be read, `UnknownTypeError` for unknown
     names, `OptionError` and `ImatrixError` for options and importance matrices that cannot be,
@@ -97,8 +111,8 @@ def plan(
     (16.0, 5.0)
     """
     chosen = file_type_of(file_type)
-    overrides = [parse_override(text) for text in override_kv]
-    pruned = frozenset(prune_layers)
+    overrides = [parse_override(text) for text in several("override_kv", override_kv, "texts")]
+    pruned = frozenset(layers_of("prune_layers", prune_layers))
     weights = _weights(imatrix, include_weights, exclude_weights)
     policy = PolicyOptions(
         chosen,
@@ -118,6 +132,7 @@ def plan(
         tensors = [(name, model.tensors[source_name]) for source_name, name in names.items()]
         if keep_split:
             tensors.sort(key=lambda item: (item[1].shard, item[1].offset))
+        policy = replace(policy, tensor_types=in_any_case(policy.tensor_types, names.values()))
         known = [TensorFacts(name, info.shape, info.type) for name, info in tensors]
         decisions = decide(known, facts, policy)
 
@@ -125,7 +140,11 @@ def plan(
         if chosen is FileType.COPY:
             number = copied_file_type(model.metadata, replaced, [model.tensors[name].type for name in order])
         first = first_metadata(model.metadata, number, overrides, weights)
+        shortened: list[str] = []
         if n_layers is not None and facts.architecture:
+            shortened = prune_arrays(
+                first, facts.architecture, model.metadata.get(f"{facts.architecture}.block_count"), pruned
+            )
             first.set(f"{facts.architecture}.block_count", n_layers, GGUFValueType.UINT32)
         n_files = 1 + max((info.shard for _, info in tensors), default=0) if keep_split else 1
 
@@ -142,6 +161,7 @@ def plan(
             outputs.append(output)
             rows += its_rows
     check_codecs(rows)
+    rows = [_with_zeroed(row, weights) for row in rows]
     return Plan(
         file_type=chosen,
         architecture=facts.architecture,
@@ -152,14 +172,16 @@ def plan(
         problems=tuple(find_problems(rows, chosen, weights, allow_requantize=allow_requantize)),
         notes=(
             *([f"{model.paths[0]}: {model.shortfall}"] if model.shortfall else []),
-            *find_notes(rows, policy, weights, pruned.difference(map(layer_of, order))),
+            *find_notes(rows, policy, weights, pruned.difference(map(layer_of, order)), shortened),
         ),
         source_elements=sum(info.n_elements for info in model.tensors.values()),
     )
 
 
 def _weights(
-    imatrix: Imatrix | str | os.PathLike[str] | None, include: Sequence[str], exclude: Sequence[str]
+    imatrix: Imatrix | str | os.PathLike[str] | None,
+    include: Sequence[str] | str,
+    exclude: Sequence[str] | str,
 ) -> Imatrix | None:
     """The importance weights that the selection leaves; None if it leaves none."""
     if imatrix is None:
@@ -202,6 +224,13 @@ def _lay_out(
         )
     ]
     return OutputFile(metadata, placed, suffix), rows
+
+
+def _with_zeroed(row: PlanRow, imatrix: Imatrix | None) -> PlanRow:
+    """The row, with the matrices that become zeros; what does not fit is a problem of its own."""
+    if imatrix is None or row.imatrix is None or imatrix[row.imatrix].size % row.shape[-1]:
+        return row
+    return replace(row, zeroed=zeroed_by(imatrix[row.imatrix].reshape(-1, row.shape[-1]), row.new_type))
 
 
 def _without_outer_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

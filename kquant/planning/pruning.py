@@ -1,4 +1,4 @@
-"""Leaving layers out: which tensors remain and what they are called then.
+"""Leaving layers out: which tensors remain, what they are called then, and what the metadata says of them.
 
 Facts from `remap_layer` in https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp.
 """
@@ -10,8 +10,12 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from kquant.errors import OptionError
+from kquant.gguf import GGUFValueType, Metadata
 
-__all__ = ["prune"]
+__all__ = ["prune", "prune_arrays"]
+
+_NOT_OF_LAYERS: Final = ("rope.dimension_sections",)
+"""Arrays of numbers that stand for something else than layers, whatever their length."""
 
 _LAYER: Final = re.compile(r"blk\.([0-9]+)\.")
 
@@ -48,3 +52,38 @@ def prune(names: Iterable[str], layers: Collection[int]) -> tuple[dict[str, str]
         elif (layer := int(match[1])) in numbers:
             kept[name] = f"{name[: match.start(1)]}{numbers[layer]}{name[match.end(1) :]}"
     return kept, following
+
+
+def prune_arrays(
+    metadata: Metadata, architecture: str, n_layers: object, layers: Collection[int]
+) -> list[str]:
+    """Takes the entries of `layers` from the arrays that have one for each layer; returns their keys.
+
+    Those are the arrays of numbers or truth values of the architecture with `n_layers` elements, such as
+    `attention.head_count_kv`.  llama-quantize leaves them as they are, and llama.cpp then refuses the
+    file, or gives the values of one layer to another.
+
+    >>> from kquant.gguf import GGUFValueType, Metadata
+    >>> md = Metadata()
+    >>> md.set(
+    ...     "lfm2.attention.head_count_kv", [0, 8, 4], GGUFValueType.ARRAY, element_type=GGUFValueType.INT32
+    ... )
+    >>> prune_arrays(md, "lfm2", 3, [1]), md["lfm2.attention.head_count_kv"].tolist()
+    (['lfm2.attention.head_count_kv'], [0, 4])
+    """
+    prefix = f"{architecture}."
+    changed = []
+    for key in list(metadata):
+        name = key.removeprefix(prefix)
+        if not key.startswith(prefix) or name in _NOT_OF_LAYERS:
+            continue
+        if (
+            metadata.type_of(key) != GGUFValueType.ARRAY
+            or metadata.array_type_of(key) == GGUFValueType.STRING
+        ):
+            continue
+        count = len(metadata[key])
+        if count == n_layers and any(layer < count for layer in layers):
+            metadata.pick(key, [i for i in range(count) if i not in layers])
+            changed.append(key)
+    return changed

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import kquant
+from kquant._floats import as_numbers
 from kquant.arrays.codec import quantize
 from kquant.errors import NonFiniteError, ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
@@ -193,14 +194,12 @@ class TransposedActivations:
 
 
 def floats(x: npt.ArrayLike) -> Floats:
-    """float32; raises `UnsupportedTypeError` for what is no array of floats."""
-    values = np.asarray(x)
-    if values.dtype.kind not in "fiub":
-        raise UnsupportedTypeError(f"matmul: expected an array of floats, got dtype {values.dtype}")
-    if values.dtype == np.float32:
-        return values
+    """float32; raises `UnsupportedTypeError` if `x` is not an array of real numbers."""
+    if type(x) is np.ndarray and x.dtype == np.float32:
+        return x
+    values = as_numbers(x, "matmul")
     with np.errstate(over="ignore"):  # what becomes infinite is refused when it is packed
-        return values.astype(np.float32)
+        return values.astype(np.float32, copy=False)
 
 
 def matrices_of(stack: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

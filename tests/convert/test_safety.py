@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from kquant.errors import (
     GGUFTruncatedError,
     InvalidDataError,
     OptionError,
+    OutOfRangeError,
     OutputError,
     UnsupportedTypeError,
 )
@@ -485,19 +487,21 @@ def test_a_scale_that_is_no_number(slab_elements: int, target: Path, tmp_path: P
 
 @pytest.mark.parametrize("slab_elements", [100, 1 << 17])
 @pytest.mark.parametrize(
-    ("value", "to", "field", "block"),
-    [(1e6, "F16", "x", 300), (1e38, "Q8_0", "d", 9), (-1e8, "Q4_0", "d", 9), (1e10, "Q6_K", "d", 1)],
+    ("value", "to", "limit"),
+    [
+        (1e6, "F16", "which ends at 65504; Q8_0, BF16 or F32 can hold it"),
+        (1e38, "Q8_0", "whose blocks end at about 8.385e+06 (d is fp16); BF16 or F32 can hold it"),
+        (-1e8, "Q4_0", "whose blocks end at about 5.24e+05 (d is fp16); BF16 or F32 can hold it"),
+        (1e10, "Q6_K", "whose blocks end at about 2.683e+08 (d is fp16); BF16 or F32 can hold it"),
+    ],
 )
 def test_a_value_that_the_result_cannot_hold(
-    value: float, to: str, field: str, block: int, slab_elements: int, target: Path, tmp_path: Path
+    value: float, to: str, limit: str, slab_elements: int, target: Path, tmp_path: Path
 ) -> None:
     """llama-quantize finds it by ggml_validate_row_data, too."""
     path = model_with(tmp_path / "in.gguf", "F32", value, (33, 300))
-    with pytest.raises(
-        InvalidDataError,
-        match=r"/in\.gguf: tensor 'blk\.0\.ffn_up\.weight': as "
-        rf"{to}: expected finite numbers, got NaN or infinity for {field} in row 33, block {block}$",
-    ):
+    sentence = re.escape(f"{value:.5g} in row 33, column 300 is beyond {to}, {limit}")
+    with pytest.raises(OutOfRangeError, match=rf"/in\.gguf: tensor 'blk\.0\.ffn_up\.weight': {sentence}$"):
         kquant.requantize(path, target, to, slab_elements=slab_elements)
     assert_kept(target)
 

@@ -258,3 +258,20 @@ def test_arrays_lie_anywhere(tmp_path: Path) -> None:
         assert (md["d"] * 2).tolist() == [1.0, -4.0]
         assert md["q"].sum() == 2**64 - 1
         assert struct.pack("<2d", *md["d"]) == md["d"].tobytes()
+
+
+def test_pick_keeps_bits_and_place() -> None:
+    md = Metadata()
+    floats = np.array([1.5, np.nan, -0.0], np.float32)
+    md.set("a", floats, GGUFValueType.ARRAY, element_type=GGUFValueType.FLOAT32)
+    md.set("b", 1, GGUFValueType.UINT8)
+    md.pick("a", [2, 1])
+    assert list(md) == ["a", "b"]
+    assert md["a"].tobytes() == floats[[2, 1]].tobytes()
+    md.pick("a", [])
+    assert md["a"].size == 0
+    md.set("s", ["x"], GGUFValueType.ARRAY, element_type=GGUFValueType.STRING)
+    with pytest.raises(GGUFError, match="metadata key 's': expected an array of numbers"):
+        md.pick("s", [0])
+    with pytest.raises(GGUFError, match="metadata key 'b': expected an array, got UINT8"):
+        md.pick("b", [0])

@@ -104,7 +104,13 @@ def test_from_arrays() -> None:
             r"expected weights of shape \(n_per_row,\) or \(n_matrices, n_per_row\), got \(2, 2, 2\)",
         ),
         ([], r"expected weights of shape \(n_per_row,\) or \(n_matrices, n_per_row\), got \(1, 0\)"),
-        ([1, np.nan, np.inf], r"expected finite weights, got 2 of 3 that are not \(nan\)"),
+        ([1, np.nan, np.inf], r"expected finite weights, got nan at index 1 \(2 of 3 are not\)"),
+        (
+            [[1, 2], [3, -np.inf]],
+            r"expected finite weights, got -inf at expert 1, column 1 \(1 of 4 are not\)",
+        ),
+        ([1, 0, -0.5, -1], r"expected weights of 0 or more, got -0.5 at index 2 \(2 of 4 are not\)"),
+        ([[1], [2], [-1]], r"expected weights of 0 or more, got -1 at expert 2, column 0 \(1 of 3 are not\)"),
     ],
 )
 def test_what_cannot_be_weights(values: Any, message: str) -> None:
@@ -193,7 +199,7 @@ def test_dat_with_nan_where_it_is_left_out(load: Any) -> None:
     raw = dat(entry(b"good", 1, [1]), entry(b"bad", 1, [np.nan]))
     assert list(load(raw, exclude=["bad"])) == ["good"]
     assert list(load(raw, include=["good"])) == ["good"]
-    with pytest.raises(ImatrixError, match="bad: expected finite weights, got 1 of 1 that are not"):
+    with pytest.raises(ImatrixError, match=r"bad: expected finite weights, got \w+ at index 0 "):
         load(raw)
 
 

@@ -17,6 +17,7 @@ from kquant.planning.options import (
     PlanOptions,
     compile_patterns,
     file_type_of,
+    in_any_case,
     parse_override,
     parse_prune_layers,
     parse_tensor_type,
@@ -25,6 +26,8 @@ from kquant.planning.options import (
 )
 from kquant.types import FileType, TensorType
 from support.runs import GOLDEN
+
+SLIM = GOLDEN / "gguf" / "models" / "llama-slim-f16.gguf"
 
 
 def test_plan_takes_the_options_of_its_type() -> None:
@@ -96,9 +99,9 @@ def test_override_that_is_none(text: str, message: str) -> None:
     ("text", "pattern", "type_name"),
     [
         ("attn_v=q8_0", "attn_v", "Q8_0"),
-        ("ATTN_K=Q5_0", "attn_k", "Q5_0"),
+        ("ATTN_K=Q5_0", "ATTN_K", "Q5_0"),
         (r"blk\.[0-3]\.ffn_down=q5_K", r"blk\.[0-3]\.ffn_down", "Q5_K"),
-        ("É=f16", "É", "F16"),  # lower case is ASCII's
+        ("É=f16", "É", "F16"),
     ],
 )
 def test_tensor_type(text: str, pattern: str, type_name: str) -> None:
@@ -138,13 +141,61 @@ def test_file_of_tensor_types(tmp_path: Path) -> None:
 def test_patterns_from_texts_and_pairs() -> None:
     compiled = compile_patterns(["ATTN_V=q8_0", (r"\D+$", "q6_k"), ("x", TensorType.F16)])
     assert [(pattern.pattern, type) for pattern, type in compiled] == [
-        ("attn_v", TensorType.Q8_0),
-        (r"\D+$", TensorType.Q6_K),  # pairs are used as they are
+        ("ATTN_V", TensorType.Q8_0),
+        (r"\D+$", TensorType.Q6_K),
         ("x", TensorType.F16),
     ]
     digits = compile_patterns([(r"\d", "f16")])[0][0]
     assert digits.search("7")
     assert not digits.search("\u0663")  # an Arabic three
+
+
+def test_patterns_match_as_written_and_failing_that_in_any_case() -> None:
+    names = ["blk.0.attn_v.weight", "txt.adaLN.weight", "TXT.ADALN.weight"]
+    patterns = in_any_case(compile_patterns(["ATTN_V=q8_0", "adaLN=q8_0", "adaln=q8_0", "none=q8_0"]), names)
+    assert [pattern.pattern for pattern, _ in patterns] == ["ATTN_V", "adaLN", "adaln", "none"]
+    found = [[name for name in names if pattern.search(name)] for pattern, _ in patterns]
+    assert found == [names[:1], names[1:2], names[1:], []]
+
+
+@pytest.mark.parametrize("item", [7, ("a",), ("a", "q8_0", "x"), (7, "q8_0")])
+def test_what_is_no_pattern(item: Any) -> None:
+    with pytest.raises(OptionError, match=r"^tensor_types: expected .*, got "):
+        compile_patterns([item])
+
+
+ONE = {
+    "include_weights": "ffn",
+    "exclude_weights": "ffn",
+    "tensor_types": "attn_v=q8_0",
+    "override_kv": "general.name=str:x",
+    "prune_layers": "1,3",
+}
+
+
+@pytest.mark.parametrize(("option", "value"), ONE.items())
+def test_a_single_string_is_a_list_of_one(option: str, value: str) -> None:
+    imatrix = GOLDEN / "gguf" / "imatrix" / "llama-slim.gguf"
+    many: Any = [1, 3] if option == "prune_layers" else [value]
+    ways: list[dict[str, Any]] = [{option: value}, {option: many}]
+    one, listed = (kquant.plan(SLIM, "Q4_K_M", imatrix=imatrix, **options) for options in ways)
+    assert one.to_dict() == listed.to_dict()
+    assert one.to_dict() != kquant.plan(SLIM, "Q4_K_M", imatrix=imatrix).to_dict() or option == "override_kv"
+    assert one.outputs[0].metadata == listed.outputs[0].metadata
+
+
+@pytest.mark.parametrize("option", ONE)
+@pytest.mark.parametrize("value", [None, b"1", [None], [1.5], [b"x"], 2.5, ["x", 1.5]])
+def test_what_is_no_value_of_an_option(option: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=rf"^{option}: expected .*, got "):
+        kquant.plan(SLIM, "Q4_K_M", **{option: value})
+
+
+def test_one_type_and_one_file_type_of_a_sweep() -> None:
+    one = kquant.sweep(SLIM, types="Q4_K", file_types="Q8_0", rows=1)
+    assert one.types == (TensorType.Q4_K,)
+    assert [mixture.file_type for mixture in one.mixtures] == [FileType.Q8_0]
+    assert kquant.sweep(SLIM, types=TensorType.Q4_K, file_types=FileType.Q8_0, rows=1).types == one.types
 
 
 @pytest.mark.parametrize("pattern", ["(", "*", "[a", "a{2,1}"])

@@ -145,6 +145,7 @@ def test_for_machines() -> None:
         "reason": "default of Q4_K_M",
         "fallback_from": None,
         "imatrix": "blk.1.attn_k.weight",
+        "zeroed": [],
     }
     assert found["totals"] == {
         "tensors": len(plan.rows),

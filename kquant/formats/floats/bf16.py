@@ -26,6 +26,8 @@ from kquant.types import TensorType
 TYPE = TensorType.BF16
 LAYOUT = np.dtype([("x", "<u2")])
 (X,) = offsets(LAYOUT, TYPE)
+END = np.uint32(0x7F7F8000).view(np.float32)
+"""Half a step above the largest number: from here on all become infinite."""
 
 
 def unpack(data: Bytes) -> Fields:
@@ -56,6 +58,6 @@ FORMAT = BlockFormat(
     unpack,
     pack,
     decoder=NumberDecoder(decode),
-    quantizer=NumberEncoder(encode),
+    quantizer=NumberEncoder(encode, END),
     dot=NumberDot(TYPE),
 )

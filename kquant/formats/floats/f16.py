@@ -26,6 +26,8 @@ from kquant.types import TensorType
 TYPE = TensorType.F16
 LAYOUT = np.dtype([("x", "<f2")])
 (X,) = offsets(LAYOUT, TYPE)
+END = np.float32(65520)
+"""Half a step above 65504, the largest number: from here on all become infinite."""
 
 
 def unpack(data: Bytes) -> Fields:
@@ -55,6 +57,6 @@ FORMAT = BlockFormat(
     unpack,
     pack,
     decoder=NumberDecoder(decode),
-    quantizer=NumberEncoder(encode),
+    quantizer=NumberEncoder(encode, END),
     dot=NumberDot(TYPE),
 )

@@ -19,7 +19,7 @@ __all__ = [
     "BLOCKS",
     "SIZE",
     "apart",
-    "are_finite",
+    "are_below",
     "count",
     "first_of",
     "highest",
@@ -43,9 +43,9 @@ SIZE = 32
 # ---------------------------------------------------------------- a number of each block
 
 
-def are_finite(x: Rows) -> bool:
-    """Whether float32 (blocks, 32) holds neither NaN nor infinity."""
-    return bool(np.isfinite(x).all())
+def are_below(x: Rows, limit: int) -> bool:
+    """Whether every magnitude in float32 (blocks, 32) is below the float32 of these bits; NaN is not."""
+    return bool((np.abs(x).view(np.int32) < limit).all())
 
 
 def highest(x: Rows) -> Lanes:

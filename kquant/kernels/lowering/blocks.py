@@ -31,7 +31,7 @@ FLOATS = ir.VectorType(FLOAT, BLOCKS)
 """Half a block, or a number of each of sixteen."""
 BITS = ir.VectorType(I32, BLOCKS)
 NUMBERS = LanesType("float32", BLOCKS)
-INFINITE, SIGNLESS = 0x7F800000, 0x7FFFFFFF
+SIGNLESS = 0x7FFFFFFF
 ROW = SIZE * 4
 """Bytes of a block of floats."""
 
@@ -63,7 +63,7 @@ def _every_half(builder: Any, x: Any, kind: Any) -> list[list[Any]]:
 # ---------------------------------------------------------------- a number of each block
 
 
-def _are_finite(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _are_below(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     if not TUNING.prefetches_itself:
         first = builder.extract_value(args[0], 0)
         for line in range(0, BLOCKS * ROW, LINE):
@@ -71,12 +71,13 @@ def _are_finite(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     signless = ir.Constant(BITS, [SIGNLESS] * BLOCKS)
     found = [builder.and_(v, signless) for two in _every_half(builder, args[0], BITS) for v in two]
     top = reduce(lambda a, b: builder.select(builder.icmp_signed(">", a, b), a, b), found)
-    finite = builder.icmp_signed("<", top, ir.Constant(BITS, [INFINITE] * BLOCKS))
+    limit = builder.insert_element(ir.Constant(BITS, ir.Undefined), builder.trunc(args[1], I32), I32(0))
+    below = builder.icmp_signed("<", top, shuffle(builder, limit, limit, [0] * BLOCKS))
     mask = ir.IntType(BLOCKS)
-    return builder.icmp_unsigned("==", builder.bitcast(finite, mask), ir.Constant(mask, -1))
+    return builder.icmp_unsigned("==", builder.bitcast(below, mask), ir.Constant(mask, -1))
 
 
-teach(blocks.are_finite, lambda x: (types.boolean, x), (BlockType,))(_are_finite)
+teach(blocks.are_below, lambda x, _: (types.boolean, x, types.intp), (BlockType, types.Integer))(_are_below)
 
 _Pick = Callable[[Any, Any, Any], Any]
 

@@ -12,7 +12,7 @@ from kquant.kernels.compile import compiled
 from kquant.kernels.language.blocks import (
     BLOCKS,
     apart,
-    are_finite,
+    are_below,
     count,
     first_of,
     highest,
@@ -95,19 +95,25 @@ def test_the_first_of_equal_magnitudes() -> None:
 
 
 @kernel
-def is_finite(x: Rows) -> bool:
-    return are_finite(block_from(x, 0, 0, 16))
+def is_below(x: Rows, limit: int) -> bool:
+    return are_below(block_from(x, 0, 0, 16), limit)
 
 
-def test_finite() -> None:
-    run = compiled(is_finite, "R(float32, 2)", "is_finite")
-    whole = many_blocks()[:BLOCKS]
-    for value in (np.nan, -np.nan, np.inf, -np.inf):
-        for at in (0, 15, 16, 31, 32, 511):
-            x = whole.copy()
-            x.reshape(-1)[at] = value
-            assert not run(x)
-            assert not is_finite(x)
-    whole[3] = np.finfo(np.float32).max
-    assert run(whole)
-    assert is_finite(whole)
+def test_below() -> None:
+    run = compiled(is_below, "R(float32, 2), intp", "is_below")
+    whole = np.clip(many_blocks()[:BLOCKS], -999, 999)
+    largest = np.finfo(np.float32).max
+    cases = {np.inf: (np.nan, -np.nan, np.inf, -np.inf), 1024: (1024, -1024, largest, np.nan, -np.inf)}
+    for limit, values in cases.items():
+        bits = int(np.float32(limit).view(np.int32))
+        for value in values:
+            for at in (0, 15, 16, 31, 32, 511):
+                x = whole.copy()
+                x.reshape(-1)[at] = value
+                assert not run(x, bits)
+                assert not is_below(x, bits)
+        x = whole.copy()
+        x[3] = np.nextafter(np.float32(limit), np.float32(0))
+        x[4] = -x[3]
+        assert run(x, bits)
+        assert is_below(x, bits)
