@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import kquant
-from kquant.cli import show
+from kquant.cli import EXIT_IMPOSSIBLE, show
 from kquant.errors import OptionError, UnknownTypeError
 from kquant.planning.options import (
     compile_patterns,
@@ -128,7 +128,8 @@ def quantize(
     """Turn a GGUF model into another file type, as llama-quantize does.
 
     TYPE is a name such as Q4_K_M or its number (see `kquant types --files`); THREADS defaults to all
-    cores; without OUT.gguf the result is ggml-model-TYPE.gguf beside the input.
+    cores; without OUT.gguf the result is ggml-model-TYPE.gguf beside the input.  The exit code of a dry
+    run is 3 if the plan cannot be carried out.
     """
     source, target, file_type, threads = parse_words(words, keep_split=given["keep_split"])
     options = parse_options(given, ctx.meta["order"])
@@ -139,10 +140,12 @@ def quantize(
             plan = kquant.requantize(source, target, file_type, threads=threads, progress=progress, **options)
     if as_json:
         click.echo(plan.to_json())
-        return
-    if dry_run:
-        show.write(show.tensors(plan), "")
-    show.write(*show.summary(plan))
+    else:
+        if dry_run:
+            show.write(show.tensors(plan), "")
+        show.write(*show.summary(plan))
+    if plan.problems:
+        ctx.exit(EXIT_IMPOSSIBLE)
 
 
 def parse_words(words: tuple[str, ...], *, keep_split: bool = False) -> Words:

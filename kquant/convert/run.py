@@ -86,15 +86,16 @@ def requantize(
     """
     if threads is not None and threads < 1:
         raise OptionError(f"threads: expected at least 1, got {threads}")
-    if slab_elements is None:
-        slab_elements = default_slab_elements(execution_of(None))
-    if slab_elements < 1:
+    if slab_elements is not None and slab_elements < 1:
         raise OptionError(f"slab_elements: expected at least 1, got {slab_elements}")
     with ExitStack() as stack:
         model = source if isinstance(source, GGUFFile) else stack.enter_context(read(source))
         model.check_complete()
         made = plan(model, file_type, **options)
         made.check()
+        if slab_elements is None:  # what is only copied needs no kernel, and no compiler
+            converts = any(row.converts for row in made.rows)
+            slab_elements = default_slab_elements(execution_of(None) if converts else "numpy")
         paths = [output.path(target) for output in made.outputs]
         _refuse_inputs(paths, model, made.imatrix)
         writers = [

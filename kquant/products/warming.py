@@ -9,6 +9,7 @@ from typing import Any
 from kquant.errors import OptionError
 from kquant.formats import format_of, has_format
 from kquant.formats.base import BlockDot, BlockFormat
+from kquant.kernels.availability import jit_is_disabled
 from kquant.kernels.language.products import SUPER_BLOCK
 from kquant.kernels.strips import layout
 from kquant.products.engine import multiplier
@@ -47,6 +48,8 @@ def warm_up(
     from kquant.kernels.cache import cache_folder
 
     todo = jobs(types)
+    if jit_is_disabled():
+        raise OptionError("expected that Numba may compile kernels, got NUMBA_DISABLE_JIT")
     folder = cache_folder()
     if folder is None:
         raise OptionError("expected a cache to prepare, got none: let KQUANT_CACHE_DIR name a folder")
