@@ -109,6 +109,11 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     expose_value=False,
     help="Taken for the sake of scripts: kquant's buffers are smaller than any limit.",
 )
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace OUT.gguf also if it holds an original: most of its bytes F32, F16 or BF16.",
+)
 @click.option("--keep-split", is_flag=True, help="Write as many shards as the input has.")
 @click.option(
     "--override-kv",
@@ -123,6 +128,7 @@ def quantize(
     words: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
+    overwrite: bool,
     **given: Any,
 ) -> None:
     """Turn a GGUF model into another file type, as llama-quantize does.
@@ -137,7 +143,9 @@ def quantize(
         plan = kquant.plan(source, file_type, **options)
     else:
         with show.Progress(f"{source.name} → {target.name}") as progress:
-            plan = kquant.requantize(source, target, file_type, threads=threads, progress=progress, **options)
+            plan = kquant.requantize(
+                source, target, file_type, threads=threads, overwrite=overwrite, progress=progress, **options
+            )
     if as_json:
         click.echo(plan.to_json())
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from kquant.errors import OptionError
@@ -53,6 +54,7 @@ def warm_up(
     folder = cache_folder()
     if folder is None:
         raise OptionError("expected a cache to prepare, got none: let KQUANT_CACHE_DIR name a folder")
+    _check_writable(folder)
     kernels: dict[str, Callable[[BlockFormat], Any]] = {
         "quantize": lambda f: f.quantizer.compiled(f.type),
         "quantize_weighted": lambda f: f.weighted and f.weighted.compiled(f.type),
@@ -75,3 +77,13 @@ def warm_up(
         kept_count = len(todo) - len(lacking)
         raise OptionError(f"{folder}: expected {len(todo)} kernels, got {kept_count}: is it writable?")
     return folder
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises `OptionError` before the work if no kernel could be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OptionError(f"{folder}: kernels cannot be kept there: {error.strerror}") from error
