@@ -23,6 +23,7 @@ from kquant.planning.checks import (
     lacks_imatrix,
     weights_key,
 )
+from kquant.planning.effects import without_effect
 from kquant.planning.options import TensorTypes, compile_patterns, file_type_of, parse_override, target_type
 from kquant.planning.outputs import copied_file_type, first_metadata, split_metadata
 from kquant.planning.plan_types import OutputFile, Plan, PlanRow
@@ -152,6 +153,14 @@ def plan(
         problems=tuple(find_problems(rows, chosen, weights, allow_requantize=allow_requantize)),
         notes=(
             *([f"{model.paths[0]}: {model.shortfall}"] if model.shortfall else []),
+            *without_effect(
+                rows,
+                policy,
+                weights,
+                imatrix_given=imatrix is not None,
+                include_weights=include_weights,
+                exclude_weights=exclude_weights,
+            ),
             *find_notes(rows, policy, weights, pruned.difference(map(layer_of, order))),
         ),
         source_elements=sum(info.n_elements for info in model.tensors.values()),
