@@ -26,6 +26,7 @@ from kquant import (
     __version__,
 )
 from kquant._text import printable
+from kquant.cli.option_names import by_option
 from kquant.cli.streams import lossy_streams
 
 if TYPE_CHECKING:
@@ -100,15 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's) and return its exit code."""
     with lossy_streams() as losses:
         code = _run(arguments)
-        sys.stdout.flush()
-        if losses.output is None:
+        why = losses.why()
+        if why is None:
             return code
-        reason = losses.output.strerror or str(losses.output)
-        return _fail(
-            f"standard output: {reason}",
-            "files that the command has written are whole",
-            code or EXIT_UNPRINTED,
-        )
+        hint = "files that the command has written are whole"
+        return _fail(f"standard output: {why}", hint, code or EXIT_UNPRINTED)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -118,11 +115,12 @@ def _run(arguments: Sequence[str] | None) -> int:
             code = cli.main(arguments, prog_name="kquant", standalone_mode=False)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "kquant"
-        return _fail(error.format_message(), f"see `{where} --help`", EXIT_USAGE)
+        return _fail(by_option(error.format_message()), f"see `{where} --help`", EXIT_USAGE)
     except click.Abort:
         return _fail("interrupted; nothing is left behind", None, EXIT_INTERRUPTED)
     except (KQuantError, OSError) as error:
-        return _fail(_message(error), getattr(error, "hint", None) or HINTS.get(type(error)), EXIT_ERROR)
+        hint = getattr(error, "hint", None) or HINTS.get(type(error))
+        return _fail(by_option(_message(error)), hint, EXIT_ERROR)
     return code if isinstance(code, int) else 0
 
 

@@ -10,77 +10,72 @@ from __future__ import annotations
 import errno
 import io
 import os
-import select
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any, TextIO
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import IO, TextIO, TypeVar
 
 __all__ = ["Losses", "lossy_streams"]
 
+_T = TypeVar("_T")
+
+
+class _LossyText(io.TextIOWrapper):
+    """Text to a file number of its own, until that fails, and then to nowhere."""
+
+    error: OSError | None = None
+
+    def write(self, text: str, /) -> int:
+        return self._attempt(lambda: super(_LossyText, self).write(text), len(text))
+
+    def flush(self) -> None:
+        self._attempt(super().flush, None)
+
+    def _attempt(self, function: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            return function()
+        except OSError as error:
+            self.error = error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())  # where also what is buffered goes
+            os.close(nowhere)
+            return otherwise
+
 
 class Losses:
-    """What could not be written, by stream."""
+    """What could not be written to the standard output of a command."""
 
-    def __init__(self) -> None:
-        self.errors: dict[str, OSError] = {}
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
 
-    @property
-    def output(self) -> OSError | None:
+    def why(self) -> str | None:
         """Why standard output is incomplete; None if it is whole, or its reader has left before the end."""
-        error = self.errors.get("stdout")
-        return None if error is None or error.errno == errno.EPIPE else error
-
-
-class _Lossy(io.RawIOBase):
-    """Writes to another stream until that fails, and then nowhere; never closes it."""
-
-    def __init__(self, raw: io.RawIOBase, name: str, losses: Losses) -> None:
-        self._raw, self._name, self._losses = raw, name, losses
-
-    def writable(self) -> bool:
-        return True
-
-    def isatty(self) -> bool:
-        return self._raw.isatty()
-
-    def fileno(self) -> int:
-        return self._raw.fileno()
-
-    def write(self, data: Any, /) -> int:
-        size = memoryview(data).nbytes
-        if self._name in self._losses.errors:
-            return size
-        try:
-            while (written := self._raw.write(data)) is None:  # a pipe that does not block, and is full
-                select.select([], [self._raw], [])
-        except OSError as error:
-            self._losses.errors[self._name] = error
-            return size
-        return written
+        self._output.flush()
+        error = self._output.error if isinstance(self._output, _LossyText) else None
+        return None if error is None or error.errno == errno.EPIPE else error.strerror or str(error)
 
 
 @contextmanager
 def lossy_streams() -> Iterator[Losses]:
     """Has standard output and error lose what cannot be written; put back in the end.
 
-    Of other streams, such as those of a notebook or a test, only the handling of what their encoding lacks
-    changes: arrows and odd tensor names become escapes.
+    Of streams that are not the process's own, such as those of a notebook, only the handling of what their
+    encoding lacks changes: arrows and odd tensor names become escapes.
     """
-    losses = Losses()
     before = sys.stdin, sys.stdout, sys.stderr
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = getattr(sys, name)
-        if stream is None or getattr(stream, "closed", False):
-            setattr(sys, name, _nothing("r" if number == 0 else "w"))
-        elif number > 0:
-            setattr(sys, name, _lossy(stream, name, losses))
-    try:
-        yield losses
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        sys.stdin, sys.stdout, sys.stderr = before
+    with ExitStack() as stack:
+        stack.callback(_restore, before)
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            stream = getattr(sys, name)
+            if stream is None or getattr(stream, "closed", False):
+                setattr(sys, name, _nothing(mode))
+        for name in ("stdout", "stderr"):
+            setattr(sys, name, _lossy(getattr(sys, name), stack))
+        yield Losses(sys.stdout)
+
+
+def _restore(streams: tuple[TextIO, TextIO, TextIO]) -> None:
+    sys.stdin, sys.stdout, sys.stderr = streams
 
 
 def _nothing(mode: str) -> IO[str]:
@@ -93,17 +88,26 @@ def _nothing(mode: str) -> IO[str]:
     return open(number, mode, encoding="utf-8", closefd=False)
 
 
-def _lossy(stream: TextIO, name: str, losses: Losses) -> TextIO:
+def _lossy(stream: TextIO, stack: ExitStack) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     stream.reconfigure(errors="backslashreplace")
     raw = getattr(stream.buffer, "raw", stream.buffer)  # with `python -u` there is no buffer
     if not isinstance(raw, io.FileIO):
         return stream
-    return io.TextIOWrapper(
-        io.BufferedWriter(_Lossy(raw, name, losses)),
+    with suppress(OSError):  # what a program that calls `main` has left in it
+        stream.flush()
+    number = os.dup(raw.fileno())
+    # some programs leave their pipes so that a write fails when they are full
+    if hasattr(os, "get_blocking") and not os.get_blocking(number):
+        os.set_blocking(number, True)
+        stack.callback(os.set_blocking, raw.fileno(), False)
+    lossy = _LossyText(
+        io.BufferedWriter(io.FileIO(number, "w")),
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+    stack.callback(lossy.close)
+    return lossy

@@ -50,7 +50,7 @@ def test_the_command_says_so(lora: Path, capsys: pytest.CaptureFixture[str]) -> 
     )
     out = capsys.readouterr().out
     assert "\nno tensor is converted (2 of 2 kept: not a weight), though general.file_type says Q8_0" in out
-    assert "\ninclude_weights: no effect without an importance matrix\n" in out
+    assert "\n--include-weights: no effect without an importance matrix\n" in out
     assert kquant.inspect(lora.with_name("o.gguf")).file_type == "Q8_0"  # byte for byte as llama-quantize
 
 
