@@ -153,6 +153,8 @@ def picture(type: TensorType | str | int) -> str:
             f"{tensor_type.name}: {tensor_type.bits_per_element:g} bits per element; {tensor_type.type_size} "
             f"bytes for {tensor_type.block_size}. kquant knows its size, but has no codec for it."
         )
+    if not format_of(tensor_type).description:
+        return f"{tensor_type.name}: Python runs without docstrings (-OO), which hold the picture."
     # spaces replace the marks, so that the columns below stay aligned
     return re.sub("``(.+?)``", r"\1    ", inspect.cleandoc(format_of(tensor_type).description)).replace(
         "`", ""

@@ -104,5 +104,7 @@ def _records(
     wanted = {name: _KINDS[field.type] for name, field in kind.__dataclass_fields__.items()}
     for index, record in enumerate(found):
         if not isinstance(record, dict) or {name: type(record[name]) for name in record} != wanted:
-            raise ManifestError(f"{path}: {key}[{index}]: expected {', '.join(wanted)}, got {record!r}")
+            named = isinstance(record, dict) and isinstance(record.get("name"), str)
+            which = record["name"] if named else index
+            raise ManifestError(f"{path}: {key}[{which!r}]: expected {', '.join(wanted)}, got {record!r}")
         yield record

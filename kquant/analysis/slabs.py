@@ -51,7 +51,7 @@ def matching(names: Iterable[str], pattern: str | None) -> list[str]:
     """
     try:
         found = re.compile(pattern or "")
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise OptionError(f"tensors: expected a regular expression, got {pattern!r}: {error}") from error
     return [name for name in names if found.search(name)]
 

@@ -23,6 +23,7 @@ from kquant.errors import (
     UnsupportedTypeError,
 )
 from kquant.formats import format_of, has_format
+from kquant.kernels.availability import jit_is_disabled
 from kquant.kernels.execute import (
     CHUNK,
     WHOLE,
@@ -219,11 +220,20 @@ def validate(data: npt.ArrayLike, type: TensorType | str | int) -> None:
 
 
 def execution_of(asked: Execution | None) -> Execution:
-    """The execution asked for, or the one that the environment variable `KQUANT_EXECUTION` names."""
-    chosen = asked or os.environ.get("KQUANT_EXECUTION") or "numba"
-    if chosen not in ("numba", "numpy"):
-        raise OptionError(f"execution: expected 'numba' or 'numpy', got {chosen!r}")
-    return chosen  # type: ignore[return-value]
+    """The execution asked for, or the one that the environment variable `KQUANT_EXECUTION` names.
+
+    By default it is Numba's, and NumPy's where NUMBA_DISABLE_JIT forbids to compile.  Raises `OptionError`
+    for another name, and if Numba is asked for and cannot compile.
+    """
+    named = asked or os.environ.get("KQUANT_EXECUTION")
+    if named not in ("numba", "numpy", "", None):
+        where = "execution" if asked else "the environment variable KQUANT_EXECUTION"
+        raise OptionError(f"{where}: expected 'numba' or 'numpy', got {named!r}")
+    if named == "numpy" or (not named and jit_is_disabled()):
+        return "numpy"
+    if jit_is_disabled():
+        raise OptionError("execution: expected that Numba may compile, got NUMBA_DISABLE_JIT")
+    return "numba"
 
 
 def slab_elements(execution: Execution) -> int:

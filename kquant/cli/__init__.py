@@ -1,15 +1,15 @@
 """The command `kquant`: one module per subcommand; the only place that prints or exits.
 
 Exit codes: 0 done; 1 an error that the message explains, or problems that `verify` found; 2 wrong usage;
-130 interrupted.
+3 the plan of a dry run cannot be carried out; 4 done, but standard output could not be written; 130
+interrupted.
 """
 
 from __future__ import annotations
 
-import io
-import os
 import signal
 import sys
+import warnings
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -26,14 +26,17 @@ from kquant import (
     __version__,
 )
 from kquant._text import printable
+from kquant.cli.option_names import by_option
+from kquant.cli.streams import lossy_streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
+    from typing import TextIO
 
 __all__ = ["cli", "main", "printable"]
 
-EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_ERROR, EXIT_USAGE, EXIT_IMPOSSIBLE, EXIT_UNPRINTED, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
 
 
 # every subcommand and what the overview says of it; the module of a subcommand is imported when it is used
@@ -83,7 +86,8 @@ class _Commands(click.Group):
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done; 1 an error, or problems that verify found; 2 wrong usage; 130 interrupted.",
+    epilog="Exit codes: 0 done; 1 an error, or problems that verify found; 2 wrong usage; 3 the plan of a "
+    "dry run cannot be carried out; 4 done, but standard output could not be written; 130 interrupted.",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
@@ -95,24 +99,28 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's) and return its exit code."""
-    # arrows and odd tensor names must not fail where the output cannot show them
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    with lossy_streams() as losses:
+        code = _run(arguments)
+        why = losses.why()
+        if why is None:
+            return code
+        hint = "files that the command has written are whole"
+        return _fail(f"standard output: {why}", hint, code or EXIT_UNPRINTED)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        with _ending_on_signals():
+        with _ending_on_signals(), warnings.catch_warnings():
+            warnings.showwarning = _warn
             code = cli.main(arguments, prog_name="kquant", standalone_mode=False)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "kquant"
-        return _fail(error.format_message(), f"see `{where} --help`", EXIT_USAGE)
+        return _fail(by_option(error.format_message()), f"see `{where} --help`", EXIT_USAGE)
     except click.Abort:
         return _fail("interrupted; nothing is left behind", None, EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # the reader of a pipe has left, as `| head` does; keep the interpreter's last flush quiet too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_ERROR
     except (KQuantError, OSError) as error:
-        return _fail(_message(error), getattr(error, "hint", None) or HINTS.get(type(error)), EXIT_ERROR)
+        hint = getattr(error, "hint", None) or HINTS.get(type(error))
+        return _fail(by_option(_message(error)), hint, EXIT_ERROR)
     return code if isinstance(code, int) else 0
 
 
@@ -131,6 +139,18 @@ def _ending_on_signals() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning on one line: of a library's, some hold a whole traceback."""
+    click.echo(f"kquant: warning: {printable(str(message).splitlines()[0])}", err=True)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import kquant
-from kquant.cli import show
+from kquant.cli import EXIT_IMPOSSIBLE, show
 from kquant.errors import OptionError, UnknownTypeError
 from kquant.planning.options import (
     compile_patterns,
@@ -109,6 +109,11 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     expose_value=False,
     help="Taken for the sake of scripts: kquant's buffers are smaller than any limit.",
 )
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace OUT.gguf also if it holds an original: most of its bytes F32, F16 or BF16.",
+)
 @click.option("--keep-split", is_flag=True, help="Write as many shards as the input has.")
 @click.option(
     "--override-kv",
@@ -123,12 +128,14 @@ def quantize(
     words: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
+    overwrite: bool,
     **given: Any,
 ) -> None:
     """Turn a GGUF model into another file type, as llama-quantize does.
 
     TYPE is a name such as Q4_K_M or its number (see `kquant types --files`); THREADS defaults to all
-    cores; without OUT.gguf the result is ggml-model-TYPE.gguf beside the input.
+    cores; without OUT.gguf the result is ggml-model-TYPE.gguf beside the input.  The exit code of a dry
+    run is 3 if the plan cannot be carried out.
     """
     source, target, file_type, threads = parse_words(words, keep_split=given["keep_split"])
     options = parse_options(given, ctx.meta["order"])
@@ -136,13 +143,17 @@ def quantize(
         plan = kquant.plan(source, file_type, **options)
     else:
         with show.Progress(f"{source.name} → {target.name}") as progress:
-            plan = kquant.requantize(source, target, file_type, threads=threads, progress=progress, **options)
+            plan = kquant.requantize(
+                source, target, file_type, threads=threads, overwrite=overwrite, progress=progress, **options
+            )
     if as_json:
         click.echo(plan.to_json())
-        return
-    if dry_run:
-        show.write(show.tensors(plan), "")
-    show.write(*show.summary(plan))
+    else:
+        if dry_run:
+            show.write(show.tensors(plan), "")
+        show.write(*show.summary(plan))
+    if plan.problems:
+        ctx.exit(EXIT_IMPOSSIBLE)
 
 
 def parse_words(words: tuple[str, ...], *, keep_split: bool = False) -> Words:

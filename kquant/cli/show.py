@@ -17,6 +17,7 @@ import click
 from rich.cells import cell_len, set_cell_size
 
 from kquant._text import percent, printable, share, size
+from kquant.cli.option_names import by_option
 from kquant.cli.signals import Postponed
 
 if TYPE_CHECKING:
@@ -235,9 +236,9 @@ def summary(plan: Plan) -> Iterator[Shown]:
     if plan.fallbacks:
         yield from ("", *fallbacks(plan))
     for note in plan.notes:
-        yield from ("", Styled(printable(note), "yellow"))
+        yield from ("", Styled(printable(by_option(note)), "yellow"))
     for problem in plan.problems:
-        yield from ("", Styled(f"cannot be carried out: {printable(str(problem))}", "bold red"))
+        yield from ("", Styled(f"cannot be carried out: {printable(by_option(str(problem)))}", "bold red"))
 
 
 def fallbacks(plan: Plan) -> Iterator[Shown]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,7 +42,7 @@ def types(name: str | None, files: bool, as_json: bool) -> None:
         raise click.UsageError("TYPE and --files exclude each other")
     if name:
         try:
-            tensor_type = TensorType.of(int(name) if name.isdecimal() else name)
+            tensor_type = TensorType.of(int(name) if re.fullmatch("[0-9]{1,9}", name) else name)
         except UnknownTypeError as error:
             raise click.UsageError(str(error)) from error
         if as_json:

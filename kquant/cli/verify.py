@@ -9,7 +9,9 @@ import click
 
 import kquant
 from kquant.cli import EXIT_ERROR, printable, show
-from kquant.errors import OutputError
+from kquant.errors import GGUFError
+from kquant.gguf import expand_shards
+from kquant.gguf.targets import check_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,13 +50,13 @@ def verify(
 
     Of a model in shards, name the first.  All problems are listed; the exit code is 1 if there are any.
     """
+    if write_manifest:
+        check_target(write_manifest, [(path, "model") for path in model_files(file)])
     with show.Progress(file.name) as progress:
         found = kquant.verify(
             file, manifest=manifest, hashes=write_manifest is not None, threads=threads, progress=progress
         )
     if write_manifest and found.ok and found.manifest:
-        if any(write_manifest.exists() and write_manifest.samefile(path) for path in found.paths):
-            raise OutputError(f"{write_manifest}: expected another file than the model, got the model itself")
         found.manifest.write(write_manifest)
     if as_json:
         show.write_json(found.to_dict())
@@ -62,6 +64,14 @@ def verify(
         show.write(*report(found, compared=manifest is not None))
     if not found.ok:
         ctx.exit(EXIT_ERROR)
+
+
+def model_files(file: Path) -> tuple[Path, ...]:
+    """The shards of a model; of one that is malformed, which `verify` reports, the file that is named."""
+    try:
+        return expand_shards(file)
+    except GGUFError:
+        return (file,)
 
 
 def report(found: Verification, *, compared: bool) -> Iterator[show.Shown]:

@@ -15,9 +15,9 @@ from typing import Any
 from kquant.arrays.codec import execution_of
 from kquant.arrays.codec import slab_elements as default_slab_elements
 from kquant.convert.slabs import Slab, convert, read_ahead, slabs_of
-from kquant.errors import OptionError, OutputError
+from kquant.errors import OptionError
 from kquant.gguf import GGUFFile, Writer, read
-from kquant.imatrix.reading import Imatrix
+from kquant.gguf.targets import check_target
 from kquant.parallel.ordered import QUEUED, in_order
 from kquant.parallel.pool import Pool, thread_count
 from kquant.planning.planner import Plan, plan
@@ -38,6 +38,7 @@ def requantize(
     pool: Pool | None = None,
     progress: Progress | None = None,
     slab_elements: int | None = None,
+    overwrite: bool = False,
     **options: Any,
 ) -> Plan:
     """Requantize a GGUF file, byte for byte as llama-quantize does.
@@ -55,6 +56,8 @@ def requantize(
         progress: Called with the bytes of the source that are done, and their total.
         slab_elements: Elements in a slab, the task of a worker; memory grows with it.  None for a number
             that suits the processor's cache.
+        overwrite: Also replace a target that holds an original, a GGUF file most of whose bytes are F32,
+            F16 or BF16.  Results of earlier runs, and what is not a model, are replaced in any case.
         options: Those of `kquant.plan`.
 
     Returns:
@@ -65,7 +68,7 @@ def requantize(
         OptionError, ImatrixError, ShapeError, UnknownTypeError, UnsupportedTypeError: As `kquant.plan`.
         InvalidDataError, NonFiniteError: A tensor contains NaN or infinity.
         OutOfRangeError: A tensor contains a number that its new type cannot hold.
-        OutputError: The target is one of the files to be read, or cannot be written.
+        OutputError: The target is one of the files to be read or an original, or cannot be written.
 
     Source: `llama_model_quantize_impl` in
     https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp
@@ -85,9 +88,7 @@ def requantize(
     workers = pool.threads if pool is not None and threads is None else thread_count(threads)
     if pool is not None and executor is not None:
         raise OptionError("requantize: expected an executor or a pool, got both")
-    if slab_elements is None:
-        slab_elements = default_slab_elements(execution_of(None))
-    if slab_elements < 1:
+    if slab_elements is not None and slab_elements < 1:
         raise OptionError(f"slab_elements: expected at least 1, got {slab_elements}")
     with ExitStack() as stack:
         model = source if isinstance(source, GGUFFile) else stack.enter_context(read(source))
@@ -95,7 +96,14 @@ def requantize(
         made = plan(model, file_type, **options)
         made.check()
         paths = [output.path(target) for output in made.outputs]
-        _refuse_inputs(paths, model, made.imatrix)
+        inputs: list[tuple[str | Path, str]] = [(source, "source") for source in model.paths]
+        if made.imatrix is not None and made.imatrix.path:
+            inputs.append((made.imatrix.path, "importance matrix"))
+        for path, output in zip(paths, made.outputs, strict=True):
+            check_target(path, inputs, overwrite=overwrite, header=output.layout.header)
+        if slab_elements is None:  # what is only copied needs no kernel, and no compiler
+            converts = any(row.converts for row in made.rows)
+            slab_elements = default_slab_elements(execution_of(None) if converts else "numpy")
         writers = [
             stack.enter_context(Writer(path, output.layout))
             for path, output in zip(paths, made.outputs, strict=True)
@@ -106,23 +114,6 @@ def requantize(
         for writer in writers:
             writer.commit()
     return made
-
-
-def _refuse_inputs(paths: list[Path], model: GGUFFile, imatrix: Imatrix | None) -> None:
-    inputs: list[tuple[str | Path, str]] = [(source, "source") for source in model.paths]
-    if imatrix is not None and imatrix.path:
-        inputs.append((imatrix.path, "importance matrix"))
-    for path in paths:
-        for source, what in inputs:
-            if _is_same_file(path, source):
-                raise OutputError(f"{path}: expected another file than the {what}, got the {what} itself")
-
-
-def _is_same_file(path: Path, other: str | Path) -> bool:
-    try:
-        return path.samefile(other)
-    except OSError:  # there is no such file; the writer reports anything else that is wrong
-        return False
 
 
 def _run(

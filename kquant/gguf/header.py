@@ -28,6 +28,7 @@ from kquant.gguf.spec import (
     align,
     c_string,
     tensor_bytes,
+    twice,
 )
 from kquant.gguf.strings import Buffer
 from kquant.types import TensorType
@@ -132,7 +133,10 @@ def parse_header(data: Buffer, path: Path, *, shard: int = 0) -> Header:
     n_kv = cursor.read_count("number of key/value pairs", MIN_KV_BYTES, MAX_KV)
     metadata = _read_metadata(cursor, n_kv)
 
-    stored = [_read_tensor(cursor, index) for index in range(n_tensors)]
+    stored: list[tuple[int, TensorInfo]] = []
+    for index in range(n_tensors):
+        which = f"tensor {index}" + (f", after {stored[-1][1].name!r}" if stored else "")
+        stored.append(_read_tensor(cursor, which))
     alignment = metadata.alignment
     data_offset = align(cursor.position, alignment)
     tensors: dict[str, TensorInfo] = {}
@@ -141,7 +145,7 @@ def parse_header(data: Buffer, path: Path, *, shard: int = 0) -> Header:
     for at, info in stored:
         what = f"tensor {info.name!r}"
         if (name := c_string(info.name)) in names:
-            raise cursor.error(f"{what}: expected unique names, got this one twice", at)
+            raise cursor.error(f"{what}: expected unique names, {twice(info.name)}", at)
         names.add(name)
         if info.offset != offset:
             raise cursor.error(f"{what}: expected offset {offset}, got {info.offset}", at)
@@ -160,15 +164,17 @@ def parse_header(data: Buffer, path: Path, *, shard: int = 0) -> Header:
 
 def _read_metadata(cursor: Cursor, n_kv: int) -> Metadata:
     values: dict[str, Value] = {}
+    key = ""
     for index in range(n_kv):
         at = cursor.position
-        key = cursor.read_text(f"key {index}", MAX_KEY_BYTES)
+        which = f"key {index}" + (f", after {key!r}" if key else "")
+        key = cursor.read_text(which, MAX_KEY_BYTES)
         if not key:
-            raise cursor.error(f"key {index}: expected at least one byte, got none", at)
+            raise cursor.error(f"{which}: expected at least one byte, got none", at)
         if key in values:
-            raise cursor.error(f"key {index}: expected unique keys, got {key!r} twice", at)
+            raise cursor.error(f"key {key!r}: expected unique keys, got this one twice", at)
         if c_string(key) == ALIGNMENT_KEY != key:
-            raise cursor.error(f"key {index}: expected {ALIGNMENT_KEY!r} without a NUL, got {key!r}", at)
+            raise cursor.error(f"key {key!r}: expected {ALIGNMENT_KEY!r} without a NUL", at)
         at = cursor.position
         values[key] = cursor.read_value(f"key {key!r}")
         if key == ALIGNMENT_KEY:
@@ -179,10 +185,10 @@ def _read_metadata(cursor: Cursor, n_kv: int) -> Metadata:
     return Metadata(values)
 
 
-def _read_tensor(cursor: Cursor, index: int) -> tuple[int, TensorInfo]:
+def _read_tensor(cursor: Cursor, which: str) -> tuple[int, TensorInfo]:
     """The position of a tensor info, and its contents; the offset is still relative to the tensor data."""
     at = cursor.position
-    name = cursor.read_text(f"name of tensor {index}", MAX_NAME_BYTES)
+    name = cursor.read_text(f"name of {which}", MAX_NAME_BYTES)
     what = f"tensor {name!r}"
     (n_dims,) = cursor.read("I", what)
     if n_dims > MAX_DIMS:

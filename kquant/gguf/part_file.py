@@ -52,7 +52,10 @@ class PartFile:
 
     def _create(self) -> None:
         """Makes the temporary file in its full size, with the permissions that open() would set."""
-        existing = self._target.stat() if self._target.exists() else None
+        try:
+            existing = self._target.stat()
+        except FileNotFoundError:
+            existing = None
         if existing and not stat.S_ISREG(existing.st_mode):
             raise OSError(errno.EINVAL, "expected a regular file or a new name")
         if existing and not os.access(self._target, os.W_OK):

@@ -101,6 +101,17 @@ def c_string(text: str) -> str:
     return text.partition("\0")[0]
 
 
+def twice(name: str) -> str:
+    """What is wrong with a tensor name that occurs a second time, as far as upstream can tell.
+
+    >>> twice("a"), twice("a\0b")
+    ('got this one twice', "got a second one that is 'a' to the NUL in it, where names end for ggml")
+    """
+    if (seen := c_string(name)) == name:
+        return "got this one twice"
+    return f"got a second one that is {seen!r} to the NUL in it, where names end for ggml"
+
+
 def tensor_bytes(tensor_type: TensorType, ggml_shape: Sequence[int]) -> int:
     """Bytes of a tensor whose dimensions are given in GGUF's order, row length first.
 

@@ -30,6 +30,7 @@ from kquant.gguf.spec import (
     align,
     c_string,
     tensor_bytes,
+    twice,
 )
 from kquant.gguf.strings import Buffer
 from kquant.types import TensorType
@@ -128,7 +129,7 @@ def _checked(spec: TensorSpec, names: set[str]) -> tuple[bytes, int]:
     what = f"tensor {spec.name!r}"
     name = encode_text(spec.name, what)
     if c_string(spec.name) in names:
-        raise GGUFError(f"{what}: expected unique names, got this one twice")
+        raise GGUFError(f"{what}: expected unique names, {twice(spec.name)}")
     if len(name) > MAX_NAME_BYTES:
         raise GGUFError(f"{what}: expected a name of at most {MAX_NAME_BYTES} bytes, got {len(name)}")
     if len(spec.ggml_shape) > MAX_DIMS:

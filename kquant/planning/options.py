@@ -97,7 +97,7 @@ def parse_override(text: str) -> Override:
 
 
 def _int(word: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]+", word) or abs(int(word)) > 0xFFFF_FFFF:
+    if not re.fullmatch(r"[+-]?[0-9]{1,10}", word) or abs(int(word)) > 0xFFFF_FFFF:
         raise ValueError("an integer of at most 32 bits")
     return abs(int(word))
 
@@ -209,7 +209,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
         raise OptionError(f"tensor_types: expected a range such as [0-9], got a POSIX class in {pattern!r}")
     try:
         return re.compile(pattern, re.ASCII)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise OptionError(f"tensor_types: expected a regular expression, got {pattern!r}: {error}") from None
 
 
@@ -222,7 +222,7 @@ def parse_prune_layers(text: str) -> tuple[int, ...]:
     (0, 7)
     """
     words = text.split(",")
-    if not all(re.fullmatch(r"\s*[0-9]+\s*", word) for word in words):
+    if not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", word) for word in words):
         raise OptionError(f"prune_layers: expected layer numbers separated by commas, got {text!r}")
     return tuple(sorted({int(word) for word in words}))
 

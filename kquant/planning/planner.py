@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from kquant._given import layers_of, several
+from kquant._given import layers_of, several, texts_of
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorInfo, TensorSpec, layout, read, split_path
 from kquant.gguf.spec import ByteOrder
 from kquant.imatrix.reading import Imatrix, load_imatrix
@@ -25,6 +25,7 @@ from kquant.planning.checks import (
     lacks_imatrix,
     weights_key,
 )
+from kquant.planning.effects import without_effect
 from kquant.planning.options import (
     TensorTypes,
     compile_patterns,
@@ -172,6 +173,14 @@ def plan(
         problems=tuple(find_problems(rows, chosen, weights, allow_requantize=allow_requantize)),
         notes=(
             *([f"{model.paths[0]}: {model.shortfall}"] if model.shortfall else []),
+            *without_effect(
+                rows,
+                policy,
+                weights,
+                imatrix_given=imatrix is not None,
+                include_weights=texts_of("include_weights", include_weights),
+                exclude_weights=texts_of("exclude_weights", exclude_weights),
+            ),
             *find_notes(rows, policy, weights, pruned.difference(map(layer_of, order)), shortened),
         ),
         source_elements=sum(info.n_elements for info in model.tensors.values()),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from kquant.errors import OptionError
 from kquant.formats import format_of, has_format
 from kquant.formats.base import BlockFormat
+from kquant.kernels.availability import jit_is_disabled
 from kquant.kernels.consecutive import layout
 from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.layout import SUPER_BLOCK
@@ -48,9 +50,12 @@ def warm_up(
     from kquant.kernels.cache import cache_folder
 
     todo = jobs(types)
+    if jit_is_disabled():
+        raise OptionError("expected that Numba may compile kernels, got NUMBA_DISABLE_JIT")
     folder = cache_folder()
     if folder is None:
         raise OptionError("expected a cache to prepare, got none: let KQUANT_CACHE_DIR name a folder")
+    _check_writable(folder)
     kernels: dict[str, Callable[[BlockFormat], Any]] = {
         "quantize": lambda f: f.quantizer.compiled(f.type),
         "quantize_weighted": lambda f: f.weighted and f.weighted.compiled(f.type),
@@ -73,3 +78,13 @@ def warm_up(
         kept_count = len(todo) - len(lacking)
         raise OptionError(f"{folder}: expected {len(todo)} kernels, got {kept_count}: is it writable?")
     return folder
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises `OptionError` before the work if no kernel could be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OptionError(f"{folder}: kernels cannot be kept there: {error.strerror}") from error

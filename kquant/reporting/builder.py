@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kquant.errors import MissingDependencyError, OutputError
+from kquant.errors import MissingDependencyError
 from kquant.gguf.part_file import PartFile
+from kquant.gguf.targets import check_target
 from kquant.reporting.facts import Facts, Stages, gather
 
 __all__ = ["Report", "check_installed", "check_output", "report"]
@@ -114,9 +115,5 @@ def check_installed() -> None:
 
 
 def check_output(path: str | os.PathLike[str], sources: Iterable[Path]) -> None:
-    """Raises `OutputError` for a page in a folder that does not exist, or in the place of a source."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise OutputError(f"{target}: expected a file in a folder that exists")
-    if target.exists() and any(target.samefile(source) for source in sources):
-        raise OutputError(f"{target}: expected another file than the model, got the model itself")
+    """Raises `OutputError` for a page that cannot be written, or would replace a source or an original."""
+    check_target(path, [(source, "model") for source in sources])

@@ -210,9 +210,12 @@ FILE = {"name": "m.gguf", "bytes": 3, "sha256": "00"}
         ({"files": [FILE, {}], "tensors": []}, r"files\[1\]: expected name, bytes, sha256, got {}"),
         (
             {"files": [FILE | {"bytes": "3"}], "tensors": []},
-            r"files\[0\]: expected name, bytes, sha256, got ",
+            r"files\['m\.gguf'\]: expected name, bytes, sha256, got ",
         ),
-        ({"files": [], "tensors": [FILE]}, r"tensors\[0\]: expected name, type, shape, bytes, sha256"),
+        (
+            {"files": [], "tensors": [FILE]},
+            r"tensors\['m\.gguf'\]: expected name, type, shape, bytes, ",
+        ),
     ],
 )
 def test_files_that_are_no_manifest(tmp_path: Path, content: Any, message: str) -> None:

@@ -132,9 +132,9 @@ def test_wrong_options(folder: Path, words: str, message: str, capsys: pytest.Ca
     [
         ("none.gguf Q8_0", "none.gguf: No such file or directory"),
         (". Q8_0", ".: "),
-        ("text.gguf Q8_0", "text.gguf: byte 0: magic: expected b'GGUF', got b'not '"),
+        ("text.gguf Q8_0", "text.gguf: expected a GGUF file, got a text that begins with 'not"),
         ("m.gguf m.gguf Q8_0", "m.gguf"),
-        ("m.gguf no/such/folder.gguf Q8_0", "folder.gguf: cannot write"),
+        ("m.gguf no/such/folder.gguf Q8_0", "folder.gguf: expected a file in a folder that exists"),
         ("--imatrix none.dat m.gguf Q8_0", "none.dat"),
         ("--output-tensor-type iq4_xs m.gguf Q8_0", "IQ4_XS"),
     ],
@@ -160,5 +160,21 @@ def test_requantizing_must_be_allowed(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_dry_run_tells_what_stands_in_the_way(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["quantize", "--dry-run", "m.gguf", "Q2_K_S"]) == 0
+    assert main(["quantize", "--dry-run", "m.gguf", "Q2_K_S"]) == 3
     assert "cannot be carried out: " in capsys.readouterr().out
+
+
+def test_originals_matched_by_a_pattern_are_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`kquant quantize g*.gguf Q4_0`: the shell makes two words of it, and the second is an original, too."""
+    shutil.copy(folder / "m.gguf", folder / "m2.gguf")
+    before = (folder / "m2.gguf").read_bytes()
+    assert main(["quantize", "m.gguf", "m2.gguf", "Q4_0"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "kquant: error: m2.gguf: expected a new name or a quantized file to replace, got an "
+    )
+    assert "allow it (--overwrite" in error
+    assert (folder / "m2.gguf").read_bytes() == before
+    assert main(["quantize", "--overwrite", "m.gguf", "m2.gguf", "Q4_0"]) == 0
+    assert main(["quantize", "m.gguf", "m2.gguf", "Q8_0"]) == 0
+    assert kquant.inspect("m2.gguf").file_type == "Q8_0"

@@ -64,6 +64,7 @@ def test_missing_libraries(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
         ([FILE, "--rows", "-1"], 2, "Invalid value for '--rows': -1 is not in the range x>=0."),
         ([FILE, "-o", "no/report.html"], 1, "expected a file in a folder that exists"),
         ([FILE, "-o", FILE], 1, "expected another file than the model, got the model itself"),
+        ([FILE, "-o", SOURCE], 1, "expected a new name or a file that is no model, got a GGUF file"),
         ([FILE, "--against", SOURCE, "-o", SOURCE], 1, "expected another file than the model"),
     ],
 )

@@ -12,6 +12,7 @@ from kquant.cli import main
 from kquant.gguf import read
 
 MIXED = Path(__file__).parents[1] / "golden/gguf/outputs/llama-slim-f16.Q4_K_M.gguf"
+SHARD = Path(__file__).parents[1] / "golden/gguf/split/llama-slim-f16-00001-of-00003.gguf"
 SHA256 = "213fdfbc0def13377e7077c5b27083754e6f2f3725de30feb322928585c04291"
 
 
@@ -114,3 +115,25 @@ def test_errors(
     monkeypatch.chdir(tmp_path)
     assert main(["verify", *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_manifest_that_cannot_be_written_is_found_before_the_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path(shutil.copy(MIXED, tmp_path / "other.gguf"))
+    shard = SHARD.with_name(SHARD.name.replace("00001-of", "00002-of"))
+    monkeypatch.setattr("kquant.verify", None)  # what hashes is not reached
+    for file, target, message in (
+        (
+            MIXED,
+            tmp_path / "none/m.json",
+            f"expected a file in a folder that exists, got no folder {tmp_path}/none",
+        ),
+        (other, other, "expected another file than the model, got the model itself"),
+        (SHARD, shard, "expected another file than the model, got the model itself"),
+        (MIXED, other, "expected a new name or a file that is no model, got a GGUF file"),
+        (MIXED, tmp_path, "expected a regular file or a new name"),
+    ):
+        assert main(["verify", str(file), "--write-manifest", str(target)]) == 1
+        assert capsys.readouterr().err == f"kquant: error: {target}: {message}\n"
+    assert other.read_bytes() == MIXED.read_bytes()

@@ -261,14 +261,17 @@ def test_a_limit_on_the_size_of_files(source: Path, target: Path) -> None:
     ("path", "reason"),
     [
         ("", "expected a regular file or a new name"),
-        ("missing/out.gguf", "No such file or directory"),
-        ("out.gguf/out.gguf", "Not a directory"),
-        pytest.param("n" * 300, "File name too long", marks=POSIX),
+        ("missing/out.gguf", "expected a file in a folder that exists, got no folder .*missing"),
+        ("out.gguf/out.gguf", "expected a file in a folder that exists, got no folder .*out.gguf"),
+        pytest.param("n" * 300, "cannot be written: File name too long", marks=POSIX),
+        pytest.param("loop", "cannot be written: Too many levels of symbolic links", marks=POSIX),
     ],
-    ids=["directory", "no directory", "file as directory", "long name"],
+    ids=["directory", "no directory", "file as directory", "long name", "loop of links"],
 )
 def test_targets_that_cannot_be(path: str, reason: str, source: Path, target: Path) -> None:
-    with pytest.raises(OutputError, match=rf": cannot write \d+ bytes: {reason}$") as caught:
+    if path == "loop":
+        (target.parent / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match=rf": {reason}$") as caught:
         kquant.requantize(source, target.parent / path, "Q8_0")
     assert str(caught.value).startswith(f"{target.parent / path}: ")
     assert target.read_bytes() == b"precious"
@@ -294,8 +297,7 @@ def test_a_folder_that_may_not_be_written_to(source: Path) -> None:
         command = [sys.executable, "-c", code, str(source), str(path), *sys.path]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         Path(folder).chmod(0o755)
-        assert done.stdout.startswith(f"{path}: cannot write ")
-        assert done.stdout.endswith(" bytes: Permission denied\n")
+        assert done.stdout.startswith(f"{path}: expected a folder that can be written to, got {folder}: ")
         assert_kept(path)
 
 
@@ -305,10 +307,54 @@ def test_a_disk_that_is_read_only(source: Path, tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=1m") as disk:
         (disk / "out.gguf").write_bytes(b"precious")
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        for name, reason in ("new.gguf", "Read-only file system"), ("out.gguf", "Permission denied"):
-            with pytest.raises(OutputError, match=rf"disk/{name}: cannot write \d+ bytes: {reason}$"):
+        for name in ("new.gguf", "out.gguf"):
+            with pytest.raises(OutputError, match=rf"disk/{name}: expected a folder that can be written to"):
                 kquant.requantize(source, disk / name, "Q8_0")
         assert_kept(disk / "out.gguf")
+
+
+# ---------------------------------------------------------------- originals as the target
+
+
+@pytest.mark.parametrize("type_name", ["F16", "BF16", "F32"])
+def test_an_original_is_replaced_only_if_asked(
+    type_name: str, source: Path, target: Path, tmp_path: Path
+) -> None:
+    original = write_model(tmp_path / "g2.gguf", {"w.weight": packed(heavy_tailed(256, 256), type_name)})
+    before = original.read_bytes()
+    message = rf"^{original}: expected a new name .*: 100.0 % of its bytes are {type_name}; .*--overwrite"
+    with pytest.raises(OutputError, match=message):
+        kquant.requantize(source, original, "Q8_0")
+    assert original.read_bytes() == before
+    kquant.requantize(source, original, "Q8_0", overwrite=True)
+    kquant.requantize(source, target, "Q8_0")
+    assert original.read_bytes() == target.read_bytes()
+
+
+def test_a_download_of_an_original_is_one(source: Path, tmp_path: Path) -> None:
+    other = tmp_path / "g2.gguf"
+    other.write_bytes(source.read_bytes()[:1000])
+    with pytest.raises(OutputError, match="got an original"):
+        kquant.requantize(source, other, "Q8_0")
+
+
+@pytest.mark.parametrize("file_type", ["Q8_0", "F16", "BF16", "F32", "COPY"])
+def test_results_of_earlier_runs_are_replaced(file_type: str, source: Path, tmp_path: Path) -> None:
+    """As llama-quantize does it, also where most of them is not quantized."""
+    result = tmp_path / "result.gguf"
+    kquant.requantize(source, result, file_type)
+    first = result.read_bytes()
+    kquant.requantize(source, result, file_type)
+    assert result.read_bytes() == first
+    kquant.requantize(source, result, "Q4_0", overwrite=file_type != "Q8_0")
+    assert len(result.read_bytes()) < len(first)
+
+
+def test_a_shard_of_an_original_is_kept(source: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "out-00001-of-00001.gguf"
+    write_model(shard, {"w.weight": packed(heavy_tailed(256, 256), "F16")})
+    with pytest.raises(OutputError, match=f"^{shard}: .* got an original"):
+        kquant.requantize(source, tmp_path / "out.gguf", "Q8_0", keep_split=True)
 
 
 # ---------------------------------------------------------------- the source as the target

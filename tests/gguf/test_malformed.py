@@ -80,7 +80,7 @@ CASES: dict[str, tuple[bytes, type[GGUFError], str]] = {
     "KV_DUPLICATE_KEY": (
         B().kv(b"my_key", UINT8, 1).kv(b"my_key", UINT8, 2).build(),
         GGUFError,
-        "byte 43: key 1: expected unique keys, got 'my_key' twice",
+        "byte 43: key 'my_key': expected unique keys, got this one twice",
     ),
     "KV_BAD_ALIGN": (
         B().kv(b"general.alignment", UINT32, 13).build(),
@@ -140,7 +140,17 @@ CASES: dict[str, tuple[bytes, type[GGUFError], str]] = {
     "names that are one in C": (
         B().tensor(b"a", (5,), F32).tensor(b"a\0b", (6,), F32).build(),
         GGUFError,
-        "byte 57: tensor 'a\\x00b': expected unique names, got this one twice",
+        "byte 57: tensor 'a\\x00b': expected unique names, got a second one that is 'a' to the NUL in it",
+    ),
+    "key after another": (
+        B().kv(b"my_key", UINT8, 1).kv(b"", UINT8, 2).build(),
+        GGUFError,
+        "key 1, after 'my_key': expected at least one byte, got none",
+    ),
+    "name after another": (
+        B().tensor(b"a", (5,), F32).tensor(LONG_NAME, (5,), F32).build(),
+        GGUFLimitError,
+        f"name of tensor 1, after 'a': expected at most 63 bytes, got {len(LONG_NAME)}",
     ),
     "TENSORS_BAD_ALIGN": (
         two_tensors(alignment=13).kv(b"general.alignment", UINT32, 13).build(),
@@ -246,7 +256,7 @@ CASES: dict[str, tuple[bytes, type[GGUFError], str]] = {
     "alignment behind a NUL": (
         B().kv(b"general.alignment\0", UINT32, 13).build(),
         GGUFError,
-        "byte 24: key 0: expected 'general.alignment' without a NUL, got 'general.alignment\\x00'",
+        "byte 24: key 'general.alignment\\x00': expected 'general.alignment' without a NUL",
     ),
     "alignment beyond the file": (
         B().kv(b"general.alignment", UINT32, 2**31).tensor(b"a", (0,), I8).build(),
