@@ -21,9 +21,9 @@ _E = TypeVar("_E", bound=Enum)
 
 # fmt: off
 _OTHER_FILE_TYPES = {
-    "IQ2_XXS": 19, "IQ2_XS": 20, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26,
+    "IQ2_XXS": 19, "IQ2_XS": 20, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ1_S": 24, "IQ3_S": 26,
     "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "IQ1_M": 31, "TQ1_0": 36, "TQ2_0": 37,
-    "MXFP4_MOE": 38, "NVFP4": 39, "Q1_0": 40, "Q2_0": 41,
+    "NVFP4": 39, "Q1_0": 40, "Q2_0": 41,
 }
 """The file types of llama.h that kquant cannot make yet, but for those that `FileType` has: name -> id."""
 _REMOVED_FILE_TYPES = {

@@ -245,7 +245,7 @@ def test_file_type_that_is_none(value: str | int) -> None:
     [
         ("IQ2_XXS", "kquant cannot make IQ2_XXS files yet; it makes F32, F16, "),
         ("iq4_xs", "kquant cannot make IQ4_XS files yet"),
-        ("38", "kquant cannot make MXFP4_MOE files yet"),
+        ("39", "kquant cannot make NVFP4 files yet"),
         (4, "llama.cpp has removed the file type Q4_1_SOME_F16"),
         ("q4_0_4_4", "llama.cpp has removed the file type Q4_0_4_4"),
     ],
