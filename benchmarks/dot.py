@@ -1,4 +1,4 @@
-"""Products of packed rows: beside ggml's dot products, and the doors of kquant beside each other.
+"""Products of packed rows against ggml's dot products, and kquant's own functions against each other.
 
 Rows of 4096 elements, one thread: 64 rows that stay in the cache, 65536 that come from memory.  Compiled
 loops call kquant's product and ggml's function, so that no call from Python counts.  Then whole calls: 64
@@ -24,7 +24,7 @@ from benchmarks.measure import Run
 from benchmarks.peak import PRODUCTS, peak_loop
 from kquant.formats import format_of
 from kquant.kernels.execute import Bytes, Floats
-from kquant.products._loops import activations_of, arguments, exceeds_cache, multiplier
+from kquant.products._loops import activations_of, arguments, is_beyond_cache, multiplier
 from kquant.products.dots import vec_dot_type
 from kquant.types import TensorType
 
@@ -77,7 +77,7 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
     """The compiled product of a type, so many times."""
     product = multiplier(format_of(t), n_columns)
 
-    @numba.njit  # type: ignore[untyped-decorator]
+    @numba.njit
     def repeated(calls, *given):  # type: ignore[no-untyped-def]
         for _ in range(calls):
             product(*given)
@@ -87,7 +87,9 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
 
 def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
     """Fills out (columns, rows), with all that Python does done before."""
-    given = arguments(format_of(t), w, activations_of(a, vec_dot_type(t)), out, far=exceeds_cache(w.nbytes))
+    given = arguments(
+        format_of(t), w, activations_of(a, vec_dot_type(t)), out, exceeds_cache=is_beyond_cache(w.nbytes)
+    )
     repeated = repeated_product(t, len(out))
 
     def run() -> Floats:
@@ -113,7 +115,7 @@ def packed(name: str, n_rows: int, n_columns: int) -> tuple[TensorType, Bytes, B
 def one_column(name: str, n_rows: int, calls: int, group: str) -> Case:
     """Rows times one column of activations."""
     t, w, a = packed(name, n_rows, 1)
-    contestants = {
+    contestants: dict[str, Run] = {
         KQUANT: product(calls, t, w, a, np.empty((1, n_rows), np.float32)),
         GGML: partial(ggml_rows, calls, ggml_function(name), w, a, np.empty((1, n_rows), np.float32)),
     }

@@ -44,7 +44,7 @@ def readable(tensor_type: TensorType) -> bool:
 def matching(names: Iterable[str], pattern: str | None) -> list[str]:
     """The names in which a regular expression is found; all of them for None.
 
-    Raises `OptionError` if it is none.
+    Raises `OptionError` if `pattern` is not a regular expression.
 
     >>> matching(["blk.0.attn_v.weight", "output.weight"], r"attn_.\\.")
     ['blk.0.attn_v.weight']
@@ -83,7 +83,7 @@ class Slab:
         return f"{self.path}: tensor {self.info.name!r}: "
 
     def read(self) -> npt.NDArray[np.uint8]:
-        """uint8 (nbytes,), as the file has them.
+        """uint8 (nbytes,), as the file stores them.
 
         Raises `GGUFTruncatedError` if the file has shrunk.
         """

@@ -2,10 +2,10 @@
 
 Numba's own cache stamps the file of the outermost function only, and would run old code after a
 change in any other.  Here the folder is named by a digest of all that decides the machine code:
-kquant's sources, the versions of Python, Numba, llvmlite and NumPy, and the CPU.  An upgrade in place
-so finds another folder, and a process that was running then uses none.  Files appear under their names
-when they are whole, and are checked when read: processes may share the folder, and one that is missing,
-read-only or damaged costs a compilation, never an error.
+kquant's sources, the versions of Python, Numba, llvmlite and NumPy, the CPU and the instruction set that
+is chosen.  An upgrade in place so finds another folder, and a process that was running then uses none.
+Files appear under their names when they are whole, and are checked when read: processes may share the
+folder, and one that is missing, read-only or damaged costs a compilation, never an error.
 
 `KQUANT_CACHE_DIR` moves it; set to the empty string it turns the cache off.
 """
@@ -30,6 +30,7 @@ from numba.core.caching import CompileResultCacheImpl, _Cache
 from numba.core.registry import cpu_target
 
 from kquant.kernels.language.mark import LOADED
+from kquant.kernels.lowering.isa.choice import CHOICE
 
 __all__ = ["KernelCache", "cache_folder"]
 
@@ -47,7 +48,7 @@ def cache_folder() -> Path | None:
     this process has loaded.
     """
     root = _root()
-    return None if root is None or _is_upgraded() else root / _digest(os.environ.get("KQUANT_PORTABLE", ""))
+    return None if root is None or _is_upgraded() else root / _digest()
 
 
 def _root() -> Path | None:
@@ -75,10 +76,10 @@ def _is_upgraded() -> bool:
 
 
 @cache
-def _digest(portable: str) -> str:
+def _digest() -> str:
     digest = hashlib.sha256()
-    versions = (sys.version, numba.__version__, llvmlite.__version__, np.__version__, portable)
-    digest.update(repr((versions, cpu_target.target_context.codegen().magic_tuple())).encode())
+    versions = (sys.version, numba.__version__, llvmlite.__version__, np.__version__)
+    digest.update(repr((versions, cpu_target.target_context.codegen().magic_tuple(), CHOICE)).encode())
     for source in _sources():
         digest.update(source.relative_to(PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()[:32]

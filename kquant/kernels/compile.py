@@ -30,37 +30,36 @@ _inlined: dict[Callable[..., Any], Any] = {}
 def lane_count() -> int:
     """Blocks that a compiled kernel works on at a time."""
     with _lock:
-        from kquant.kernels.lowering.lanes import LANES
+        from kquant.kernels.lowering.isa.facts import SEARCH_LANES
 
-    return LANES
+    return SEARCH_LANES
 
 
 @cache
 def passes_cache() -> bool:
     """Whether the CPU gains by storing large results past its caches."""
     with _lock:
-        from kquant.kernels.lowering.memory import IS_ZEN
+        from kquant.kernels.lowering.isa.facts import TUNING
 
-    return IS_ZEN
+    return TUNING.streams_past_cache
 
 
 @cache
 def column_count() -> tuple[int, int]:
     """Columns that a compiled product works on at a time, and how many of those that are left."""
     with _lock:
-        from kquant.kernels.lowering.sums import FEW, MANY
+        from kquant.kernels.lowering.isa.facts import COLUMNS_IN_REGISTERS, COLUMNS_LEFT
 
-    return MANY, FEW
+    return COLUMNS_IN_REGISTERS, COLUMNS_LEFT
 
 
 @cache
 def group_size() -> int:
-    """Super-blocks that a register holds levels of, to be multiplied as they are read; none without AVX2."""
+    """Super-blocks that a register holds levels of, to be multiplied as they are read; 0 if they are not."""
     with _lock:
-        from kquant.kernels.lowering.strips import PER
-        from kquant.kernels.lowering.vectors import HAS_AVX2
+        from kquant.kernels.lowering.isa.facts import BLOCKS_PER_REGISTER, HAS_BYTE_PAIRS
 
-    return PER if HAS_AVX2 else 0
+    return BLOCKS_PER_REGISTER if HAS_BYTE_PAIRS else 0
 
 
 def compiled(driver: Callable[..., Any], signature: str, name: str) -> Any:
@@ -81,13 +80,16 @@ def compiled(driver: Callable[..., Any], signature: str, name: str) -> Any:
 
             from kquant.kernels.cache import KernelCache
             from kquant.kernels.lowering import (  # noqa: F401  tell Numba what the language's words mean
+                bits,
                 blocks,
+                groups,
                 halves,
-                small,
+                tables,
                 transposes,
             )
+            from kquant.kernels.lowering.isa.target import KernelCompiler
 
-            dispatcher = numba.njit(**_OPTIONS)(_linked(driver))
+            dispatcher = numba.njit(**_OPTIONS, pipeline_class=KernelCompiler)(_linked(driver))
             dispatcher._cache = KernelCache(name)
             dispatcher.compile(_parse(signature))
             dispatcher.disable_compile()

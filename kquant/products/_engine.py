@@ -8,7 +8,7 @@ from time import perf_counter
 
 from kquant.kernels.activations import Activations
 from kquant.kernels.execute import Execution
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.layout import ROWS
 from kquant.parallel.pool import Pool, default_pool, thread_count
 from kquant.products._loops import Job, are_packed, rows_of
 from kquant.types import TensorType
@@ -91,8 +91,8 @@ class _Task:
         unit, most = ROWS, m
         if not isinstance(job.activations, Activations):
             unit, most = max(DECODED // k // ROWS * ROWS, ROWS), 1
-        elif execution == "numpy":
-            most = NUMPY_ROWS // ROWS
+        elif execution == "numpy" or not job.activations.are_true:
+            unit, most = NUMPY_ROWS, 1
         elif not are_packed(w):
             most = max(COPIED // (ROWS * w.shape[1]), 1)
         self._m, self._unit, self._most, self._rows = m, unit, most, rows_of(job, execution)

@@ -15,20 +15,24 @@ from kquant.kernels.activations import Activations
 from kquant.kernels.compile import column_count, compiled, group_size
 from kquant.kernels.execute import Bytes, Execution, Floats, aligned_empty
 from kquant.kernels.language.dot import BlockDot
-from kquant.kernels.language.products import FACTORS, PAIRS, QUADS, ROWS, SCALES, Columns, empty_tile
+from kquant.kernels.language.products import Columns
+from kquant.kernels.language.tiles import empty_tile
+from kquant.kernels.layout import ROWS, SUPER_BLOCK, tile
 from kquant.kernels.product_loops import (
-    OF_STRIPS,
+    CONSECUTIVE_SIGNATURE,
     SIGNATURE,
     multiply_column,
-    multiply_strips,
+    multiply_consecutive,
     multiply_tiles,
 )
 from kquant.types import TensorType
 
-__all__ = ["Job", "activations_of", "arguments", "block_dot", "exceeds_cache", "multiplier", "multiply"]
+__all__ = ["Job", "activations_of", "arguments", "block_dot", "is_beyond_cache", "multiplier", "multiply"]
 
-NEAR = 1 << 20
+CACHED_BYTES = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are prefetched."""
+LARGEST_CONSECUTIVE = 63
+"""The largest level of formats whose levels are multiplied as they are read."""
 STRETCH = 256
 """Elements of each row that are unpacked at a time: one super-block, or eight blocks of 32."""
 
@@ -43,13 +47,13 @@ class Job(NamedTuple):
     """n columns of packed ones for blocks; C-contiguous float32 (n, k) for types of numbers."""
     out: Floats
     """(n, m), in any memory layout."""
-    far: bool
+    exceeds_cache: bool
     """Whether w is, or is part of, more than a cache holds."""
 
 
-def exceeds_cache(n_bytes: int) -> bool:
+def is_beyond_cache(n_bytes: int) -> bool:
     """Whether so many bytes of weights come from memory."""
-    return n_bytes > NEAR
+    return n_bytes > CACHED_BYTES
 
 
 def activations_of(packed: Bytes, partner: TensorType, *, trusted: bool = False) -> Activations:
@@ -67,7 +71,7 @@ def rows_of(job: Job, execution: Execution) -> Callable[[int, int], None]:
 
     Kernels are compiled, and activations laid out, before it is returned: threads may share it.
     """
-    fmt, w, given, out, far = job
+    fmt, w, given, out, exceeds_cache = job
     if not isinstance(given, Activations):
         return lambda first, last: _multiply_numbers(fmt, w[first:last], given, out[:, first:last], execution)
     if execution == "numpy" or not given.are_true:
@@ -76,13 +80,13 @@ def rows_of(job: Job, execution: Execution) -> Callable[[int, int], None]:
     n, m = out.shape
     loops, inner = multiplier(fmt, n), _inner(fmt, given, n)
     if m >= ROWS and are_packed(w) and out.strides[1] == out.itemsize:
-        return lambda first, last: loops(w[first:last], *inner(), far, out[:, first:last])
+        return lambda first, last: loops(w[first:last], *inner(), exceeds_cache, out[:, first:last])
 
     def copied(first: int, last: int) -> None:
         n_rows = max(last - first, ROWS)
         rows = np.resize(w[first:last], (n_rows, w.shape[1]))
         results = np.empty((n, n_rows), np.float32)
-        loops(rows, *inner(), far, results)
+        loops(rows, *inner(), exceeds_cache, results)
         out[:, first:last] = results[:, : last - first]
 
     return copied
@@ -93,16 +97,18 @@ def are_packed(w: Bytes) -> bool:
     return w.strides == (w.shape[1], 1)
 
 
-def arguments(fmt: BlockFormat, w: Bytes, given: Activations, out: Floats, *, far: bool) -> tuple[Any, ...]:
+def arguments(
+    fmt: BlockFormat, w: Bytes, given: Activations, out: Floats, *, exceeds_cache: bool
+) -> tuple[Any, ...]:
     """Of the loops that `multiplier` compiles; with memory that is this thread's, to be used at once."""
-    return w, *_inner(fmt, given, len(out))(), far, out
+    return w, *_inner(fmt, given, len(out))(), exceeds_cache, out
 
 
 def _inner(fmt: BlockFormat, given: Activations, n_columns: int) -> Callable[[], tuple[Any, ...]]:
     """Makes the arguments between the weights and the result, on the thread that needs them."""
-    if goes_in_strips(fmt, n_columns):
-        strips, n_blocks = given.strips, given.n_blocks
-        return lambda: (*strips, *_scratch.terms(n_blocks), _scratch.sums(n_columns))
+    if goes_by_consecutive(fmt, n_columns):
+        consecutive, n_blocks = given.consecutive, given.n_blocks
+        return lambda: (*consecutive, *_scratch.terms(n_blocks), _scratch.sums(n_columns))
     columns, block_size = given.columns, fmt.type.block_size
     as_bytes = columns.view(np.uint8).reshape(*columns.shape, -1)
     return lambda: (as_bytes, _scratch.tiles(block_size), _scratch.sums(n_columns))
@@ -128,8 +134,7 @@ class _Scratch(threading.local):
         """uint8 (tiles, bytes): the blocks of one stretch."""
         found: Bytes | None = self._kept.get(("tiles", block_size))
         if found is None:
-            n_bytes = ROWS * (block_size + 4 * (SCALES + PAIRS + QUADS + FACTORS))
-            made = aligned_empty((STRETCH // block_size, n_bytes), np.uint8)
+            made = aligned_empty((STRETCH // block_size, tile(block_size).itemsize), np.uint8)
             found = self._keep(("tiles", block_size), made)
         return found
 
@@ -155,17 +160,18 @@ _scratch = _Scratch()
 
 
 @cache
-def _has_strips(block_size: int) -> bool:
-    return block_size == STRETCH and group_size() > 0
+def _is_consecutive(tensor_type: TensorType) -> bool:
+    is_wide = tensor_type.block_size == SUPER_BLOCK
+    return is_wide and block_dot(format_of(tensor_type)).largest <= LARGEST_CONSECUTIVE and group_size() > 0
 
 
-def goes_in_strips(fmt: BlockFormat, n_columns: int) -> bool:
-    """Whether so many columns times rows of a type are multiplied by `multiply_strips`."""
-    return n_columns == 1 and _has_strips(fmt.type.block_size)
+def goes_by_consecutive(fmt: BlockFormat, n_columns: int) -> bool:
+    """Whether so many columns times rows of a type are multiplied by `multiply_consecutive`."""
+    return n_columns == 1 and _is_consecutive(fmt.type)
 
 
 def multiplier(fmt: BlockFormat, n_columns: int) -> Any:
-    """The compiled `multiply_strips`, `multiply_column` or `multiply_tiles` of a format."""
+    """The compiled `multiply_consecutive`, `multiply_column` or `multiply_tiles` of a format."""
     return _multiplier(fmt.type, n_columns == 1)
 
 
@@ -175,8 +181,8 @@ def _multiplier(tensor_type: TensorType, is_one: bool) -> Any:
     dot, size, name = block_dot(fmt), tensor_type.type_size, f"{tensor_type.name.lower()}-multiply"
     if not is_one:
         return compiled(multiply_tiles(dot, size, *column_count()), SIGNATURE, name)
-    if goes_in_strips(fmt, 1):
-        return compiled(multiply_strips(dot, size), OF_STRIPS, f"{name}-column")
+    if goes_by_consecutive(fmt, 1):
+        return compiled(multiply_consecutive(dot, size), CONSECUTIVE_SIGNATURE, f"{name}-column")
     return compiled(multiply_column(dot, size), SIGNATURE, f"{name}-column")
 
 
@@ -190,16 +196,13 @@ def block_dot(fmt: BlockFormat) -> BlockDot:
 
 
 def _multiply_numpy(fmt: BlockFormat, w: Bytes, columns: Columns, out: Floats) -> None:
-    """All rows at a time."""
-    dot, size, acc = block_dot(fmt), fmt.type.type_size, np.zeros(out.shape, np.float32)
-    tile = empty_tile(len(w), fmt.type.block_size)
+    """The same loops as they stand, all rows and columns at a time."""
+    dot = block_dot(fmt)
+    n_columns, n_rows = out.shape
+    loops = multiply_tiles(dot, fmt.type.type_size, n_columns, 1, n_rows)
+    tiles: Any = [empty_tile(n_rows, dot) for _ in range(STRETCH // fmt.type.block_size)]
     with np.errstate(all="ignore"):
-        for b, block in enumerate(columns):
-            rows = w[:, b * size : (b + 1) * size]
-            dot.unpack_scales(rows, tile)
-            dot.unpack_levels(rows, tile)
-            acc = dot.add(acc, tile, block, 0)
-    out[...] = acc
+        loops(w, columns, tiles, np.zeros((n_columns, n_rows), np.float32), False, out)
 
 
 def _multiply_numbers(fmt: BlockFormat, w: Bytes, x: Floats, out: Floats, execution: Execution) -> None:

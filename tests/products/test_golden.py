@@ -10,6 +10,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kquant.kernels.execute import Execution
 from kquant.products.dots import vec_dot, vec_dot_type
@@ -19,7 +20,7 @@ INDEX = golden.document("vec_dot/index.json")
 EXECUTIONS: tuple[Execution, ...] = ("numba", "numpy")
 
 
-def results(name: str, execution: Execution) -> golden.NDArray[np.float32]:
+def results(name: str, execution: Execution) -> NDArray[np.float32]:
     pairs = golden.arrays(f"vec_dot/{name}.npz")
     activation = INDEX[name]["activation"]
     return vec_dot(pairs["weights"], name, pairs["activations"], activation, execution=execution)
@@ -65,14 +66,14 @@ import numpy as np
 from products.test_golden import INDEX, results
 from products.test_integers import test_largest_magnitudes_do_not_overflow
 from products.test_integers import test_largest_magnitudes_do_not_overflow_in_tiles
-from products.test_matmul import K_QUANTS, LEGACY, normal, packed
+from products.test_matmul import K_QUANTS, LEGACY, TABLES, normal, packed
 from kquant.kernels.lowering.vectors import HAS_AVX2, HAS_VNNI
 from kquant.products.matrices import matmul
 
 assert (HAS_AVX2, HAS_VNNI) == (sys.argv[1] == "AVX2", False)
 for name in INDEX:
     np.testing.assert_array_equal(results(name, "numba"), results(name, "numpy"))
-for name in K_QUANTS + LEGACY:
+for name in K_QUANTS + LEGACY + TABLES:
     w, x = packed(name, 20, 512), normal(512, 23)
     for columns in (x, x[:, 0]):
         np.testing.assert_array_equal(matmul(w, columns), matmul(w, columns, execution="numpy"))

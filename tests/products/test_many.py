@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import threading
 import tracemalloc
@@ -62,7 +63,7 @@ def test_packed_activations_stand_for_the_array(type: str, shape: tuple[int, ...
     for _ in range(2):
         same(matmul(w, given), w @ x)
         same(w @ given, w @ x)
-        same(np.matmul(w, given), w @ x)
+        same(np.matmul(w, given), w @ x)  # type: ignore[call-overload]
         same(matmul(w, given, execution="numpy"), matmul(w, x, execution="numpy"))
         same(given.T @ w.T if x.ndim < 3 else given.mT @ w.T, (x.T if x.ndim < 3 else x.mT) @ w.T)
 
@@ -195,12 +196,12 @@ def test_experts_are_not_copied() -> None:
     w, x = packed("Q4_K", 8, 512, 1024), normal(1024, 4)
     matmul(w, x, experts=[1, 6])
     peaks = {}
-    for how, multiply in {
-        "indexed": lambda: matmul(w[[1, 6]], x, 1),
-        "chosen": lambda: matmul(w, x, 1, experts=[1, 6]),
-    }.items():
+    for how in ("indexed", "chosen"):
         tracemalloc.start()
-        multiply()
+        if how == "indexed":
+            matmul(w[[1, 6]], x, 1)
+        else:
+            matmul(w, x, 1, experts=[1, 6])
         peaks[how] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     n_bytes = w[1].nbytes
@@ -210,14 +211,19 @@ def test_experts_are_not_copied() -> None:
 
 # ---------------------------------------------------------------- results in given arrays
 
-OUT = {
-    "plain": lambda *shape: np.full(shape, np.nan, np.float32),
-    "transposed": lambda *shape: np.full(shape[::-1], np.nan, np.float32).T,
-    "every other": lambda *shape: np.full([2 * n for n in shape], np.nan, np.float32)[
-        (*[np.s_[::2]] * len(shape), ...)
-    ],
-    "from the end": lambda *shape: np.full(shape, np.nan, np.float32)[(*[np.s_[::-1]] * len(shape), ...)],
-}
+OUT = ("plain", "transposed", "every other", "from the end")
+
+
+def laid_out(layout: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array of this shape and layout."""
+    if layout == "transposed":
+        return np.full(shape[::-1], np.nan, np.float32).T
+    if layout == "plain":
+        return np.full(shape, np.nan, np.float32)
+    step = 2 if layout == "every other" else -1
+    memory = np.full([n * abs(step) for n in shape], np.nan, np.float32)
+    index: Any = (..., *[slice(None, None, step) for _ in shape])
+    return np.asarray(memory[index])
 
 
 @pytest.mark.usefixtures("cut")
@@ -228,7 +234,7 @@ def test_results_go_where_the_caller_wants_them(type: str, layout: str) -> None:
         for x_shape in ((256,), (256, 1), (256, 6), (3, 256, 6)):
             w, x = packed(type, *w_shape), normal(*x_shape, seed=1)
             wanted = w @ x
-            out = OUT[layout](*wanted.shape)
+            out = laid_out(layout, wanted.shape)
             assert matmul(w, x, out=out) is out
             same(out, wanted)
             (again,) = matmul_many([w], x, [out])
@@ -254,10 +260,14 @@ ERRORS: list[tuple[Any, type[KQuantError], str]] = [
     (lambda: PackedActivations(["a"]), UnsupportedTypeError, "expected an array of floats, got dtype <U1"),
     (lambda: PackedActivations(np.ones((2, 3, 4))).T, ShapeError, "expected a matrix; `mT` transposes"),
     (lambda: PackedActivations(np.ones(3)).mT, ShapeError, "expected at least two axes"),
-    (lambda: PackedActivations(X).T @ X, UnsupportedTypeError, "the transpose of a QuantizedTensor"),
+    (
+        lambda: operator.matmul(PackedActivations(X).T, X),
+        UnsupportedTypeError,
+        "the transpose of a QuantizedTensor",
+    ),
     (lambda: W[0] @ PackedActivations(X[1:]), ShapeError, "got (3, 256) of Q4_K @ (255, 2)"),
     (lambda: matmul(W[0], X, out=np.zeros((2, 3), np.float32)), ShapeError, "shape (3, 2), got (2, 3)"),
-    (lambda: matmul(W[0], X, out=np.zeros((3, 2))), UnsupportedTypeError, "array of float32"),
+    (lambda: matmul(W[0], X, out=np.zeros((3, 2))), UnsupportedTypeError, "array of float32"),  # type: ignore[arg-type]
     (lambda: matmul(W[0], X, out=FROZEN), UnsupportedTypeError, "got float32, read-only"),
     (lambda: matmul(W[0], X, out=[]), UnsupportedTypeError, "got list"),  # type: ignore[arg-type]
     (

@@ -15,8 +15,10 @@ from numba.extending import models, register_model
 
 from kquant.kernels.language import blocks
 from kquant.kernels.language.blocks import BLOCKS, SIZE
+from kquant.kernels.lowering.isa.facts import TUNING
+from kquant.kernels.lowering.isa.memory import prefetch
+from kquant.kernels.lowering.isa.tuning import AHEAD, FIRST_LEVEL, LINE
 from kquant.kernels.lowering.lanes import I32, LanesType, teach
-from kquant.kernels.lowering.memory import AHEAD, FIRST_LEVEL, IS_ZEN, LINE, fetch_line
 from kquant.kernels.lowering.rows import (
     BlockType,
     nothing,
@@ -62,10 +64,10 @@ def _every_half(builder: Any, x: Any, kind: Any) -> list[list[Any]]:
 
 
 def _are_finite(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    if not IS_ZEN:  # which looks ahead itself
+    if not TUNING.prefetches_itself:
         first = builder.extract_value(args[0], 0)
         for line in range(0, BLOCKS * ROW, LINE):
-            fetch_line(builder, offset(builder, first, AHEAD + line), FIRST_LEVEL)
+            prefetch(builder, offset(builder, first, AHEAD + line), FIRST_LEVEL)
     signless = ir.Constant(BITS, [SIGNLESS] * BLOCKS)
     found = [builder.and_(v, signless) for two in _every_half(builder, args[0], BITS) for v in two]
     top = reduce(lambda a, b: builder.select(builder.icmp_signed(">", a, b), a, b), found)

@@ -12,7 +12,7 @@ import numpy as np
 from numba.extending import overload
 
 from kquant.kernels.language import lanes
-from kquant.kernels.lowering.lanes import HAS_HALF
+from kquant.kernels.lowering.isa.facts import CONVERTS_HALVES
 
 __all__ = ["float_of_half", "half_bits_of_number"]
 
@@ -48,7 +48,7 @@ def float_of_half(bits: Any) -> Any:
     return lanes.float_of_bits(lanes.where(normal < _INFINITE, number, infinite) | ((bits & _SIGN) << 16))
 
 
-if not HAS_HALF:
+if not CONVERTS_HALVES:
 
     @overload(lanes.half_bits_of_number)  # type: ignore[untyped-decorator]
     def _half_bits_of_number(value: Any) -> Any:

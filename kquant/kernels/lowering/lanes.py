@@ -14,21 +14,16 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin
-from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import models, overload, register_model
 
 from kquant.kernels.language import lanes
+from kquant.kernels.lowering.isa.facts import CONVERTS_HALVES
+from kquant.kernels.lowering.isa.facts import SEARCH_LANES as LANES
+from kquant.kernels.lowering.values import I32
 
-__all__ = ["HAS_HALF", "LANES", "LanesType", "teach", "vector"]
+__all__ = ["I32", "LANES", "LanesType", "teach", "vector"]
 
-_TRIPLE, _, _FEATURES = cpu_target.target_context.codegen().magic_tuple()  # those that Numba compiles for
-LANES = 64 if "+avx512f" in _FEATURES else 32
-"""Blocks that a search works on at a time; the results do not depend on it."""
-HAS_HALF = "+f16c" in _FEATURES or _TRIPLE.startswith(("aarch64", "arm64"))
-"""Whether the processor converts fp16 numbers; see `kquant.kernels.lowering.halves` for the others."""
-
-I32 = ir.IntType(32)
 _ELEMENTS = {
     "float32": ir.FloatType(),
     "int32": I32,
@@ -151,7 +146,9 @@ _binary(
 _binary(
     operator.sub, {"float32": lambda b, x, y: b.fsub(x, y), **_integers(lambda b, x, y: b.sub(x, y), *_SUMS)}
 )
-_binary(operator.mul, {"float32": lambda b, x, y: b.fmul(x, y), "int32": lambda b, x, y: b.mul(x, y)})
+_binary(
+    operator.mul, {"float32": lambda b, x, y: b.fmul(x, y), **_integers(lambda b, x, y: b.mul(x, y), *_SUMS)}
+)
 _binary(operator.truediv, {"float32": lambda b, x, y: b.fdiv(x, y)})
 _binary(operator.and_, _integers(lambda b, x, y: b.and_(x, y), "int32", "uint8", "bool"))
 _binary(operator.or_, _integers(lambda b, x, y: b.or_(x, y), "int32", "uint8", "bool"))
@@ -248,7 +245,7 @@ def _float_of_half(builder: Any, x: Any, out: Any) -> Any:
 
 _unary(lanes.round_even, "float32", "float32", _round_even)
 _unary(lanes.nearest_int, "float32", "float32", _nearest_int)
-if HAS_HALF:
+if CONVERTS_HALVES:
     _unary(lanes.half_bits_of_number, "float32", "int32", _half_bits)
     _unary(lanes.float_of_half, "int32", "float32", _float_of_half)
 

@@ -11,8 +11,10 @@ from llvmlite import ir
 from numba.core import types
 
 from kquant.kernels.language import lanes
+from kquant.kernels.lowering.isa.memory import prefetch
+from kquant.kernels.lowering.isa.tuning import SECOND_LEVEL
 from kquant.kernels.lowering.lanes import I32, LANES, teach
-from kquant.kernels.lowering.memory import SECOND_LEVEL, fetch_line, pointer_to
+from kquant.kernels.lowering.memory import pointer_to
 
 TILE = 16
 """Rows and columns of the squares."""
@@ -78,7 +80,7 @@ def _tile_in(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         start = _offset(context, builder, starts_type, starts, lane, k)
         pointer = pointer_to(context, builder, flat_type, flat, builder.add(start, column))
         read.append(_read_raw(builder, pointer))
-        fetch_line(builder, builder.gep(pointer, [group]), SECOND_LEVEL)  # for the next group, in most cases
+        prefetch(builder, builder.gep(pointer, [group]), SECOND_LEVEL)  # for the next group, in most cases
     for k, value in enumerate(_turn(builder, read)):
         row = builder.mul(builder.add(column, ir.Constant(column.type, k)), ir.Constant(column.type, LANES))
         _write_raw(builder, pointer_to(context, builder, rows_type, rows, builder.add(row, lane)), value)
