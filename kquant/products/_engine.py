@@ -36,6 +36,8 @@ def run(jobs: list[Job], execution: Execution, threads: int | None = None, pool:
     """
     if threads is not None:
         thread_count(threads)
+    if pool is not None:
+        pool.check_open()
     tasks = [_Task(job, execution) for job in jobs]
     if threads == 1 or (len(tasks) == 1 and tasks[0].n_units == 1):
         for task in tasks:

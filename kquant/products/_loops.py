@@ -33,6 +33,8 @@ CACHED_BYTES = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are prefetched."""
 LARGEST_CONSECUTIVE = 63
 """The largest level of formats whose levels are multiplied as they are read."""
+LARGEST_KEPT = 1 << 14
+"""Columns or blocks for which memory, 64 bytes each, is kept from call to call."""
 STRETCH = 256
 """Elements of each row that are unpacked at a time: one super-block, or eight blocks of 32."""
 
@@ -79,13 +81,15 @@ def rows_of(job: Job, execution: Execution) -> Callable[[int, int], None]:
         return lambda first, last: _multiply_numpy(fmt, w[first:last], columns, out[:, first:last])
     n, m = out.shape
     loops, inner = multiplier(fmt, n), _inner(fmt, given, n)
-    if m >= ROWS and are_packed(w) and out.strides[1] == out.itemsize:
+    is_readable = m >= ROWS and ((w.strides[1] == 1 and not goes_by_consecutive(fmt, n)) or are_packed(w))
+    if is_readable and out.strides[1] == out.itemsize:
         return lambda first, last: loops(w[first:last], *inner(), exceeds_cache, out[:, first:last])
 
     def copied(first: int, last: int) -> None:
-        n_rows = max(last - first, ROWS)
-        rows = np.resize(w[first:last], (n_rows, w.shape[1]))
-        results = np.empty((n, n_rows), np.float32)
+        rows = (
+            w[first:last] if is_readable else np.resize(w[first:last], (max(last - first, ROWS), w.shape[1]))
+        )
+        results = np.empty((n, len(rows)), np.float32)
         loops(rows, *inner(), exceeds_cache, results)
         out[:, first:last] = results[:, : last - first]
 
@@ -147,9 +151,10 @@ class _Scratch(threading.local):
         return found
 
     def _keep(self, key: tuple[str, int], made: Any) -> Any:
-        if len(self._kept) >= 32:  # a model has a few shapes
-            self._kept.clear()
-        self._kept[key] = made
+        if key[1] <= LARGEST_KEPT:
+            if len(self._kept) >= 32:  # a model has a few shapes
+                self._kept.clear()
+            self._kept[key] = made
         return made
 
 

@@ -241,6 +241,21 @@ def test_results_go_where_the_caller_wants_them(type: str, layout: str) -> None:
             assert again is out
 
 
+@pytest.mark.parametrize("part", [np.s_[:], np.s_[::2], np.s_[::-1]])
+@pytest.mark.parametrize("columns", [1, 4])
+def test_weights_are_not_copied_for_a_result_whose_rows_lie_apart(part: slice, columns: int) -> None:
+    """In pieces at most, where the rows of the weights lie apart."""
+    w, x = packed("Q4_K", 4096, 1024)[part], PackedActivations(normal(1024, columns))
+    out = np.empty((len(w), columns), np.float32)
+    matmul(w, x, 1, out=out)
+    tracemalloc.start()
+    matmul(w, x, 1, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < out.nbytes + (1 << 19)
+    assert w.nbytes >= 1 << 20
+
+
 def test_a_result_may_replace_the_activations() -> None:
     """They are read before anything is written."""
     for type in ("Q8_0", "F32"):
@@ -312,6 +327,19 @@ ERRORS: list[tuple[Any, type[KQuantError], str]] = [
 def test_errors(call: Any, error: type[KQuantError], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_a_closed_pool(threads: int | None) -> None:
+    pool = kquant.Pool(2)
+    pool.close()
+    with pytest.raises(OptionError, match="got one that is closed"):
+        matmul(W[0], X, threads, pool=pool)
+
+
+def test_more_columns_than_memory_is_kept_for() -> None:
+    w, x = packed("Q8_0", 16, 32), normal(32, 20_000)
+    same(matmul(w, x)[:, -5:], matmul(w, x[:, -5:]))
 
 
 def test_types_that_nothing_is_multiplied_with() -> None:
