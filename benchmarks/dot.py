@@ -1,7 +1,9 @@
-"""Products of packed rows against ggml's dot products, and 64 columns at once against one after the other.
+"""Products of packed rows against ggml's dot products, and kquant's own functions against each other.
 
 Rows of 4096 elements, one thread: 64 rows that stay in the cache, 65536 that come from memory.  Compiled
-loops call kquant's product and ggml's function, so that no call from Python counts.
+loops call kquant's product and ggml's function, so that no call from Python counts.  Then whole calls: 64
+columns at once or one by one, activations packed before or each time, two threads or one, three weights at
+once or one by one.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ import numba
 import numpy as np
 
 import kquant
-from benchmarks.cases import GGML, KQUANT, MULTIPLIED, ONE_COLUMN, PEAK, READ, Case
+from benchmarks.cases import GGML, KQUANT, MULTIPLIED, ONE, ONE_COLUMN, PEAK, READ, TWO, Case
 from benchmarks.data import ROW, weights
 from benchmarks.measure import Run
 from benchmarks.peak import PRODUCTS, peak_loop
 from kquant.formats import format_of
 from kquant.kernels.execute import Bytes, Floats
-from kquant.products._loops import activations_of, arguments, exceeds_cache, multiplier
+from kquant.products._loops import activations_of, arguments, is_beyond_cache, multiplier
 from kquant.products.dots import vec_dot_type
 from kquant.types import TensorType
 
@@ -32,12 +34,16 @@ FUNCTIONS = {
     **{f"Q{bits}_1": f"ggml_vec_dot_q{bits}_1_q8_1" for bits in (4, 5)},
     **{name: f"ggml_vec_dot_{name.lower()}_q8_0" for name in ("IQ4_NL", "MXFP4")},
 }
+PACKED_BEFORE, PACKED_EACH_TIME = "packed before", "packed each time"
+AT_ONCE, ONE_BY_ONE = "at once", "one by one"
+WIDE = 11008
+"""Elements of a row of the feed-forward layer that makes the state again from its 11008 features."""
 CACHED, FROM_MEMORY, SEVERAL, LAYER = 64, 1 << 16, 512, 14336
 """Rows."""
 COLUMNS = 64
 MANY_COLUMNS = f"{COLUMNS} columns"
 CALLS = 64
-"""Of products with rows that stay in the cache."""
+"""Of products with rows that stay in the cache, and of whole calls for a few rows."""
 TOLERANCE = 1e-5
 """Of the largest result: the sums of floats have an order of their own."""
 
@@ -82,7 +88,9 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
 
 def product(calls: int, t: TensorType, w: Bytes, a: Bytes, out: Floats) -> Run:
     """Fills out (columns, rows), with all that Python does done before."""
-    given = arguments(format_of(t), w, activations_of(a, vec_dot_type(t)), out, far=exceeds_cache(w.nbytes))
+    given = arguments(
+        format_of(t), w, activations_of(a, vec_dot_type(t)), out, exceeds_cache=is_beyond_cache(w.nbytes)
+    )
     repeated = repeated_product(t, len(out))
 
     def run() -> Floats:
@@ -155,6 +163,58 @@ def whole_calls(name: str) -> Case:
     return Case(f"matmul, times {MANY_COLUMNS}", name, n_products, w.data.nbytes, contestants, limits)
 
 
+def tensor(name: str, n_rows: int, n_per_row: int = ROW) -> kquant.QuantizedTensor:
+    t = TensorType[name]
+    some = kquant.quantize(np.resize(weights(64), (16, n_per_row)), t)
+    return kquant.QuantizedTensor(np.resize(some, (n_rows, t.row_bytes(n_per_row))), t)
+
+
+def column(n: int = ROW) -> Floats:
+    return np.random.default_rng(2).standard_normal(n, np.float32)
+
+
+def few_rows(name: str) -> Case:
+    """What a call costs: 16 rows, so that there is next to nothing to multiply."""
+    w, x = tensor(name, 16), column()
+    packed_before, each = kquant.PackedActivations(x), [np.empty(16, np.float32) for _ in range(2)]
+
+    def calls(activations: Any, out: Floats) -> Floats:
+        for _ in range(CALLS):
+            kquant.matmul(w, activations, 1, out=out)
+        return out
+
+    contestants = {
+        PACKED_BEFORE: partial(calls, packed_before, each[0]),
+        PACKED_EACH_TIME: partial(calls, x, each[1]),
+    }
+    return Case("matmul, 16 rows", name, CALLS * w.size, CALLS * w.nbytes, contestants)
+
+
+def two_threads(name: str) -> Case:
+    """A matrix of a 7B model's feed-forward layer times one column."""
+    w, x = tensor(name, ROW, WIDE), kquant.PackedActivations(column(WIDE))
+    each = [np.empty(ROW, np.float32) for _ in range(2)]
+    contestants = {
+        TWO: partial(kquant.matmul, w, x, 2, out=each[0]),
+        ONE: partial(kquant.matmul, w, x, 1, out=each[1]),
+    }
+    return Case("matmul, threads", name, w.size, w.nbytes, contestants)
+
+
+def three_weights(name: str) -> Case:
+    """Query, key and value of one token, the last two with a quarter of the rows."""
+    layer, x = [tensor(name, rows) for rows in (ROW, ROW // 4, ROW // 4)], column()
+
+    def at_once() -> Floats:
+        return np.concatenate(kquant.matmul_many(layer, x))
+
+    def one_by_one() -> Floats:
+        return np.concatenate([kquant.matmul(w, x) for w in layer])
+
+    n, n_bytes = sum(w.size for w in layer), sum(w.nbytes for w in layer)
+    return Case("matmul_many", name, n, n_bytes, {AT_ONCE: at_once, ONE_BY_ONE: one_by_one})
+
+
 def cases() -> Iterator[Case]:
     """Every type; the elements are pairs of a weight and an activation."""
     for name in MULTIPLIED:
@@ -165,3 +225,6 @@ def cases() -> Iterator[Case]:
         yield many_columns(name)
     for name in MULTIPLIED:
         yield whole_calls(name)
+    for door in (few_rows, two_threads, three_weights):
+        for name in MULTIPLIED:
+            yield door(name)

@@ -105,6 +105,8 @@ COLOURS = {
     "libgguf": "tab:purple",
     "one thread": "tab:green",
     "one column": "tab:red",
+    "packed each time": "tab:brown",
+    "one by one": "tab:olive",
 }
 
 

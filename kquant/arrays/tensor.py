@@ -20,7 +20,6 @@ from kquant.types import TensorType
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from kquant import PackedActivations
 
 __all__ = ["QuantizedTensor", "Transposed"]
 
@@ -126,7 +125,7 @@ class QuantizedTensor(_Operand):
         values = self.numpy()
         return values.astype(values.dtype if dtype is None else dtype, copy=is_view and bool(copy))
 
-    def __matmul__(self, x: npt.ArrayLike | PackedActivations) -> npt.NDArray[np.float32]:
+    def __matmul__(self, x: npt.ArrayLike | kquant.PackedActivations) -> npt.NDArray[np.float32]:
         """`kquant.matmul(self, x)`: the weights stay packed."""
         return kquant.matmul(self, x)
 

@@ -51,8 +51,8 @@ def requantize(
         threads: At most so many; None for one per core.  The result does not depend on it.
         executor: Any object with the interface of `concurrent.futures.Executor`, used in place of
             threads; its workers must be able to open the source under the same path.
-        pool: A `kquant.Pool` in the place of threads of its own; with `threads`, slabs are kept under way
-            for so many of them.
+        pool: A `kquant.Pool`, used in place of threads of its own; with `threads`, slabs are in progress for
+            at most so many of them.
         progress: Called with the bytes of the source that are done, and their total.
         slab_elements: Elements in a slab, the task of a worker; memory grows with it.  None for a number
             that suits the processor's cache.
@@ -124,7 +124,7 @@ def _run(
     total: int,
     progress: Progress | None,
 ) -> None:
-    """Keeps `window` slabs under way and writes what comes back."""
+    """Keeps `window` slabs in progress and writes the results."""
     done = 0
     if progress:
         progress(0, total)

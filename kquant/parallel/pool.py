@@ -89,6 +89,11 @@ class Pool(Executor):
     def __repr__(self) -> str:
         return f"Pool(threads={self.threads}{', closed' if self._closed else ''})"
 
+    def check_open(self) -> None:
+        """Raises `OptionError` if the pool is closed."""
+        if self._closed:
+            raise OptionError("pool: expected an open one, got one that is closed")
+
     # ------------------------------------------------------------ slabs
 
     def run(
@@ -108,8 +113,8 @@ class Pool(Executor):
         Args:
             slab: Does a part of the work.
             n: How much there is.
-            step: A slab has so many at least, but for the last.
-            most: And so many at most; None for `step`, which makes all of one size.
+            step: The least that a slab has, but for the last.
+            most: The most that a slab has; None for `step`, so that all have one size.
             threads: At most so many; None for all of the pool.  Raises `OptionError` for less than one.
             seconds: How long one thread would take, if that is known.  No helper is called for what would
                 be done before it is of use.
@@ -117,8 +122,7 @@ class Pool(Executor):
         The first slab that raises an error ends the work; of several errors that of the first slab is
         raised.
         """
-        if self._closed:
-            raise OptionError("pool: expected an open one, got one that is closed")
+        self.check_open()
         if threads is not None:
             thread_count(threads)
         most = step if most is None else max(step, most)
@@ -150,8 +154,7 @@ class Pool(Executor):
 
     def submit(self, function: Callable[..., _R], /, *args: Any, **kwargs: Any) -> Future[_R]:
         """Have a helper call a function; see `concurrent.futures.Executor.submit`."""
-        if self._closed:
-            raise OptionError("pool: expected an open one, got one that is closed")
+        self.check_open()
         promise = _Promise(partial(function, *args, **kwargs))
         self._crew.call(promise, self.threads, needed=True)
         return promise.future
@@ -279,10 +282,10 @@ class _Crew:
 
     def _sleep(self, wake: Lock) -> None:
         self._asleep.append(wake)
-        if self._tasks:  # somebody came after the last look, and may not have seen who sleeps
+        if self._tasks:  # one was appended after the last look, by a thread that may not have seen this lock
             try:
                 self._asleep.remove(wake)
-            except ValueError:  # he has
+            except ValueError:  # it did, and releases it
                 wake.acquire()
             return
         wake.acquire()

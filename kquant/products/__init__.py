@@ -1,1 +1,1 @@
-"""Products of packed rows with activations: `matmul` and `vec_dot`."""
+"""Products of packed rows with activations: `matmul`, `matmul_many`, `PackedActivations`, `vec_dot`."""

@@ -36,6 +36,8 @@ def run(jobs: list[Job], execution: Execution, threads: int | None = None, pool:
     """
     if threads is not None:
         thread_count(threads)
+    if pool is not None:
+        pool.check_open()
     tasks = [_Task(job, execution) for job in jobs]
     if threads == 1 or (len(tasks) == 1 and tasks[0].n_units == 1):
         for task in tasks:
@@ -91,8 +93,8 @@ class _Task:
         unit, most = ROWS, m
         if not isinstance(job.activations, Activations):
             unit, most = max(DECODED // k // ROWS * ROWS, ROWS), 1
-        elif execution == "numpy":
-            most = NUMPY_ROWS // ROWS
+        elif execution == "numpy" or not job.activations.are_true:
+            unit, most = NUMPY_ROWS, 1
         elif not are_packed(w):
             most = max(COPIED // (ROWS * w.shape[1]), 1)
         self._m, self._unit, self._most, self._rows = m, unit, most, rows_of(job, execution)

@@ -27,12 +27,14 @@ from kquant.kernels.product_loops import (
 )
 from kquant.types import TensorType
 
-__all__ = ["Job", "activations_of", "arguments", "block_dot", "exceeds_cache", "multiplier", "multiply"]
+__all__ = ["Job", "activations_of", "arguments", "block_dot", "is_beyond_cache", "multiplier", "multiply"]
 
-NEAR = 1 << 20
+CACHED_BYTES = 1 << 20
 """Bytes of weights that stay in a cache: for more of them, the next rows are prefetched."""
 LARGEST_CONSECUTIVE = 63
 """The largest level of formats whose levels are multiplied as they are read."""
+LARGEST_KEPT = 1 << 14
+"""Columns or blocks for which memory, 64 bytes each, is kept from call to call."""
 STRETCH = 256
 """Elements of each row that are unpacked at a time: one super-block, or eight blocks of 32."""
 
@@ -47,13 +49,13 @@ class Job(NamedTuple):
     """n columns of packed ones for blocks; C-contiguous float32 (n, k) for types of numbers."""
     out: Floats
     """(n, m), in any memory layout."""
-    far: bool
+    exceeds_cache: bool
     """Whether w is, or is part of, more than a cache holds."""
 
 
-def exceeds_cache(n_bytes: int) -> bool:
+def is_beyond_cache(n_bytes: int) -> bool:
     """Whether so many bytes of weights come from memory."""
-    return n_bytes > NEAR
+    return n_bytes > CACHED_BYTES
 
 
 def activations_of(packed: Bytes, partner: TensorType, *, trusted: bool = False) -> Activations:
@@ -71,7 +73,7 @@ def rows_of(job: Job, execution: Execution) -> Callable[[int, int], None]:
 
     Kernels are compiled, and activations laid out, before it is returned: threads may share it.
     """
-    fmt, w, given, out, far = job
+    fmt, w, given, out, exceeds_cache = job
     if not isinstance(given, Activations):
         return lambda first, last: _multiply_numbers(fmt, w[first:last], given, out[:, first:last], execution)
     if execution == "numpy" or not given.are_true:
@@ -79,14 +81,16 @@ def rows_of(job: Job, execution: Execution) -> Callable[[int, int], None]:
         return lambda first, last: _multiply_numpy(fmt, w[first:last], columns, out[:, first:last])
     n, m = out.shape
     loops, inner = multiplier(fmt, n), _inner(fmt, given, n)
-    if m >= ROWS and are_packed(w) and out.strides[1] == out.itemsize:
-        return lambda first, last: loops(w[first:last], *inner(), far, out[:, first:last])
+    is_readable = m >= ROWS and ((w.strides[1] == 1 and not goes_by_consecutive(fmt, n)) or are_packed(w))
+    if is_readable and out.strides[1] == out.itemsize:
+        return lambda first, last: loops(w[first:last], *inner(), exceeds_cache, out[:, first:last])
 
     def copied(first: int, last: int) -> None:
-        n_rows = max(last - first, ROWS)
-        rows = np.resize(w[first:last], (n_rows, w.shape[1]))
-        results = np.empty((n, n_rows), np.float32)
-        loops(rows, *inner(), far, results)
+        rows = (
+            w[first:last] if is_readable else np.resize(w[first:last], (max(last - first, ROWS), w.shape[1]))
+        )
+        results = np.empty((n, len(rows)), np.float32)
+        loops(rows, *inner(), exceeds_cache, results)
         out[:, first:last] = results[:, : last - first]
 
     return copied
@@ -97,9 +101,11 @@ def are_packed(w: Bytes) -> bool:
     return w.strides == (w.shape[1], 1)
 
 
-def arguments(fmt: BlockFormat, w: Bytes, given: Activations, out: Floats, *, far: bool) -> tuple[Any, ...]:
+def arguments(
+    fmt: BlockFormat, w: Bytes, given: Activations, out: Floats, *, exceeds_cache: bool
+) -> tuple[Any, ...]:
     """Of the loops that `multiplier` compiles; with memory that is this thread's, to be used at once."""
-    return w, *_inner(fmt, given, len(out))(), far, out
+    return w, *_inner(fmt, given, len(out))(), exceeds_cache, out
 
 
 def _inner(fmt: BlockFormat, given: Activations, n_columns: int) -> Callable[[], tuple[Any, ...]]:
@@ -145,9 +151,10 @@ class _Scratch(threading.local):
         return found
 
     def _keep(self, key: tuple[str, int], made: Any) -> Any:
-        if len(self._kept) >= 32:  # a model has a few shapes
-            self._kept.clear()
-        self._kept[key] = made
+        if key[1] <= LARGEST_KEPT:
+            if len(self._kept) >= 32:  # a model has a few shapes
+                self._kept.clear()
+            self._kept[key] = made
         return made
 
 
@@ -157,15 +164,15 @@ _scratch = _Scratch()
 # ---------------------------------------------------------------- compiled loops
 
 
-def goes_by_consecutive(fmt: BlockFormat, n_columns: int) -> bool:
-    """Whether so many columns times rows of a type are multiplied by `multiply_consecutive`."""
-    return n_columns == 1 and _has_consecutive(fmt.type)
-
-
 @cache
-def _has_consecutive(tensor_type: TensorType) -> bool:
+def _is_consecutive(tensor_type: TensorType) -> bool:
     is_wide = tensor_type.block_size == SUPER_BLOCK
     return is_wide and block_dot(format_of(tensor_type)).largest <= LARGEST_CONSECUTIVE and group_size() > 0
+
+
+def goes_by_consecutive(fmt: BlockFormat, n_columns: int) -> bool:
+    """Whether so many columns times rows of a type are multiplied by `multiply_consecutive`."""
+    return n_columns == 1 and _is_consecutive(fmt.type)
 
 
 def multiplier(fmt: BlockFormat, n_columns: int) -> Any:
@@ -194,12 +201,13 @@ def block_dot(fmt: BlockFormat) -> BlockDot:
 
 
 def _multiply_numpy(fmt: BlockFormat, w: Bytes, columns: Columns, out: Floats) -> None:
-    """The same loops, all rows and columns at a time."""
-    dot, (n_columns, n_rows) = block_dot(fmt), out.shape
-    drive = multiply_tiles(dot, fmt.type.type_size, n_columns, 1, n_rows)
-    tiles = [empty_tile(n_rows, dot) for _ in range(STRETCH // fmt.type.block_size)]
+    """The same loops as they stand, all rows and columns at a time."""
+    dot = block_dot(fmt)
+    n_columns, n_rows = out.shape
+    loops = multiply_tiles(dot, fmt.type.type_size, n_columns, 1, n_rows)
+    tiles: Any = [empty_tile(n_rows, dot) for _ in range(STRETCH // fmt.type.block_size)]
     with np.errstate(all="ignore"):
-        drive(w, columns, tiles, np.zeros((n_columns, n_rows), np.float32), False, out)
+        loops(w, columns, tiles, np.zeros((n_columns, n_rows), np.float32), False, out)
 
 
 def _multiply_numbers(fmt: BlockFormat, w: Bytes, x: Floats, out: Floats, execution: Execution) -> None:

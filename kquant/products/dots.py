@@ -19,7 +19,7 @@ from kquant.kernels.language.dot import NumberDot
 from kquant.kernels.layout import ROWS
 from kquant.parallel.pool import Pool
 from kquant.products._engine import run
-from kquant.products._loops import Job, activations_of, exceeds_cache, multiply
+from kquant.products._loops import Job, activations_of, is_beyond_cache, multiply
 from kquant.types import TensorType
 
 __all__ = ["vec_dot", "vec_dot_type"]
@@ -137,26 +137,28 @@ def _dot_blocks(
     out = np.empty((n, n_columns, n_rows), np.float32)
     rows = w.transpose(*order, n_axes).reshape(n, n_rows, -1)
     columns = a.transpose(*order, n_axes).reshape(n, n_columns, -1)
-    fmt, far = format_of(tensor_type), exceeds_cache(rows.nbytes)
+    fmt, exceeds_cache = format_of(tensor_type), is_beyond_cache(rows.nbytes)
     if (n_columns, n_rows) == (1, 1):
-        _dot_pairs(fmt, rows[:, 0], columns[:, 0], out[:, 0, 0], execution, far)
+        _dot_pairs(fmt, rows[:, 0], columns[:, 0], out[:, 0, 0], execution, exceeds_cache)
     else:
         partner = vec_dot_type(tensor_type)
         jobs = [
-            Job(fmt, some, activations_of(others, partner), products, far)
+            Job(fmt, some, activations_of(others, partner), products, exceeds_cache)
             for some, others, products in zip(rows, columns, out, strict=True)
         ]
         run(jobs, execution, threads, pool)
     return out.reshape([shape[i] for i in order]).transpose(np.argsort(order))
 
 
-def _dot_pairs(fmt: BlockFormat, w: Bytes, a: Bytes, out: Floats, execution: Execution, far: bool) -> None:
+def _dot_pairs(
+    fmt: BlockFormat, w: Bytes, a: Bytes, out: Floats, execution: Execution, exceeds_cache: bool
+) -> None:
     """Row by row: the diagonal of products of some rows with as many columns."""
     for first in range(0, len(out), ROWS):
         here = slice(first, first + ROWS)
         products = np.empty((len(w[here]),) * 2, np.float32)
         given = activations_of(a[here], vec_dot_type(fmt.type))
-        multiply(Job(fmt, w[here], given, products, far), execution)
+        multiply(Job(fmt, w[here], given, products, exceeds_cache), execution)
         out[here] = products.diagonal()
 
 

@@ -20,7 +20,7 @@ from kquant.kernels.execute import Execution, Floats
 from kquant.kernels.language.dot import BlockDot
 from kquant.parallel.pool import Pool
 from kquant.products._engine import run
-from kquant.products._loops import Job, exceeds_cache
+from kquant.products._loops import Job, is_beyond_cache
 from kquant.products.activations import PackedActivations, matrices_of
 from kquant.products.dots import vec_dot_type
 from kquant.types import TensorType
@@ -134,7 +134,7 @@ def matmul_many(
 class _Planned:
     """One product: the shapes are checked, and there is memory for the result."""
 
-    __slots__ = ("_far", "_format", "_matrices", "_out", "_result", "_stack", "_target", "_w_stack")
+    __slots__ = ("_exceeds_cache", "_format", "_matrices", "_out", "_result", "_stack", "_target", "_w_stack")
 
     def __init__(
         self, w: QuantizedTensor, x: PackedActivations, out: Floats | None, experts: npt.ArrayLike | None
@@ -156,7 +156,7 @@ class _Planned:
             ids = _ids(experts, w)
             self._w_stack, self._matrices = ids.shape, [data[i] for i in ids.ravel().tolist()]
             n_bytes = ids.size * data.nbytes // max(len(data), 1)
-        self._far = exceeds_cache(n_bytes)
+        self._exceeds_cache = is_beyond_cache(n_bytes)
         self._stack = stack = _stack_of(w, self._w_stack, x_shape)
         shape = stack if is_row else (*stack, data.shape[-2])
         shape = shape if is_column else (*shape, x_shape[-1])
@@ -185,11 +185,11 @@ class _Planned:
         else:
             activations = matrices_of(x.contiguous())
         if not self._stack:
-            return [Job(self._format, weights[0], activations[0], target, self._far)]
+            return [Job(self._format, weights[0], activations[0], target, self._exceeds_cache)]
         weights = _repeated(weights, self._w_stack, self._stack)
         activations = _repeated(activations, x.rows.shape[:-2], self._stack)
         each = zip(weights, activations, matrices_of(target), strict=True)
-        return [Job(self._format, *of_one, self._far) for of_one in each]
+        return [Job(self._format, *of_one, self._exceeds_cache) for of_one in each]
 
     def finished(self) -> Floats:
         """The result, where the caller wants it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,27 +32,28 @@ def test_the_first_of_several_values_that_are_not_finite() -> None:
             kquant.quantize(x, "Q8_0", threads=4)
 
 
-LAYOUTS: dict[str, Callable[..., Any]] = {
-    "plain": lambda n, m, dtype: np.empty((n, m), dtype),
-    "every other row": lambda n, m, dtype: np.empty((2 * n, m), dtype)[::2],
-    "columns": lambda n, m, dtype: np.empty((m, n), dtype).T,
-    "from the end": lambda n, m, dtype: np.empty((n, m), dtype)[:, ::-1],
-}
+LAYOUTS = ("plain", "every other row", "columns", "from the end")
+
+
+def laid_out(layout: str, like: NDArray[Any]) -> NDArray[Any]:
+    """An array of this layout, of another's shape and dtype."""
+    n, m = like.shape
+    if layout == "columns":
+        return np.empty((m, n), like.dtype).T
+    memory = np.empty((2 * n, m), like.dtype)
+    return {"plain": memory[:n], "every other row": memory[::2], "from the end": memory[:n, ::-1]}[layout]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_results_go_where_the_caller_wants_them(layout: str) -> None:
-    x = X[:32]
-    packed = kquant.quantize(x, "Q4_0")
+    packed = kquant.quantize(X[:32], "Q4_0")
+    out = laid_out(layout, packed)
+    assert kquant.quantize(X[:32], "Q4_0", out=out) is out
+    np.testing.assert_array_equal(out, packed)
     values = kquant.dequantize(packed, "Q4_0")
-    ways: list[tuple[NDArray[Any], Callable[..., Any]]] = [
-        (packed, lambda out: kquant.quantize(x, "Q4_0", out=out)),
-        (values, lambda out: kquant.dequantize(packed, "Q4_0", out=out)),
-    ]
-    for wanted, function in ways:
-        out = LAYOUTS[layout](*wanted.shape, wanted.dtype)
-        assert function(out) is out
-        np.testing.assert_array_equal(out, wanted)
+    out = laid_out(layout, values)
+    assert kquant.dequantize(packed, "Q4_0", out=out) is out
+    np.testing.assert_array_equal(out, values)
 
 
 def test_a_result_may_replace_its_source() -> None:
@@ -62,9 +62,9 @@ def test_a_result_may_replace_its_source() -> None:
     wanted = kquant.dequantize(packed, "F32")
     kquant.dequantize(packed, "F32", out=packed.view(np.float32)[::-1])
     np.testing.assert_array_equal(packed.view(np.float32)[::-1], wanted)
-    whole = kquant.quantize(x, "F32")
+    packed = kquant.quantize(x, "F32")
     kquant.quantize(x, "F32", out=x.view(np.uint8))
-    np.testing.assert_array_equal(x.view(np.uint8), whole)
+    np.testing.assert_array_equal(x.view(np.uint8), packed)
 
 
 READ_ONLY = np.zeros((2, 34), np.uint8)

@@ -53,7 +53,11 @@ def test_all_types_mean_every_kernel() -> None:
     assert (TensorType.Q4_K, "quantize_weighted") in todo
     assert (TensorType.Q8_0, "quantize_weighted") not in todo
     assert (TensorType.Q8_K, "multiply") not in todo
-    assert todo.count((TensorType.Q8_K, "strips")) == jobs(["Q2_K"]).count((TensorType.Q8_K, "strips")) == 1
+    assert (
+        todo.count((TensorType.Q8_K, "consecutive"))
+        == jobs(["Q2_K"]).count((TensorType.Q8_K, "consecutive"))
+        == 1
+    )
     assert jobs(["Q8_0", "q8_0"]) == [
         (TensorType.Q8_0, job) for job in ("quantize", "dequantize", "multiply", "multiply-column")
     ]

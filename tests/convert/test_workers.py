@@ -94,6 +94,19 @@ def test_an_executor_of_the_callers(run: Run, expected: bytes, tmp_path: Path) -
 
 
 @runs
+def test_a_pool_of_the_callers(run: Run, expected: bytes, tmp_path: Path) -> None:
+    with kquant.Pool(3) as pool:
+        hows: list[dict[str, Any]] = [{"threads": 2}, {}]
+        for how in hows:  # it is left open
+            kquant.requantize(
+                run.source, tmp_path / "out.gguf", run.words[1], pool=pool, **how, **run.options()
+            )
+            assert (tmp_path / "out.gguf").read_bytes() == expected
+        with pytest.raises(OptionError, match=r"^requantize: expected an executor or a pool, got both$"):
+            kquant.requantize(run.source, tmp_path / "out.gguf", "Q8_0", pool=pool, executor=pool)
+
+
+@runs
 def test_an_executor_without_threads(run: Run, expected: bytes, tmp_path: Path) -> None:
     executor = AtOnce()
     kquant.requantize(run.source, tmp_path / "out.gguf", run.words[1], executor=executor, **run.options())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import threading
 import tracemalloc
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -196,13 +196,12 @@ def test_experts_are_not_copied() -> None:
     w, x = packed("Q4_K", 8, 512, 1024), normal(1024, 4)
     matmul(w, x, experts=[1, 6])
     peaks = {}
-    ways: dict[str, Callable[[], Any]] = {
-        "indexed": lambda: matmul(w[[1, 6]], x, 1),
-        "chosen": lambda: matmul(w, x, 1, experts=[1, 6]),
-    }
-    for how, multiply in ways.items():
+    for how in ("indexed", "chosen"):
         tracemalloc.start()
-        multiply()
+        if how == "indexed":
+            matmul(w[[1, 6]], x, 1)
+        else:
+            matmul(w, x, 1, experts=[1, 6])
         peaks[how] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     n_bytes = w[1].nbytes
@@ -212,19 +211,19 @@ def test_experts_are_not_copied() -> None:
 
 # ---------------------------------------------------------------- results in given arrays
 
-
-def every(step: int, *shape: int) -> Any:
-    """A view of every element of an array that `step` makes: every other one, or from the last."""
-    index: Any = (*[np.s_[::step]] * len(shape), ...)
-    return np.full([max(step, 1) * n for n in shape], np.nan, np.float32)[index]
+OUT = ("plain", "transposed", "every other", "from the end")
 
 
-OUT: dict[str, Callable[..., Any]] = {
-    "plain": lambda *shape: every(1, *shape),
-    "transposed": lambda *shape: every(1, *shape[::-1]).T,
-    "every other": lambda *shape: every(2, *shape),
-    "from the end": lambda *shape: every(-1, *shape),
-}
+def laid_out(layout: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """An array of this shape and layout."""
+    if layout == "transposed":
+        return np.full(shape[::-1], np.nan, np.float32).T
+    if layout == "plain":
+        return np.full(shape, np.nan, np.float32)
+    step = 2 if layout == "every other" else -1
+    memory = np.full([n * abs(step) for n in shape], np.nan, np.float32)
+    index: Any = (..., *[slice(None, None, step) for _ in shape])
+    return np.asarray(memory[index])
 
 
 @pytest.mark.usefixtures("cut")
@@ -235,11 +234,26 @@ def test_results_go_where_the_caller_wants_them(type: str, layout: str) -> None:
         for x_shape in ((256,), (256, 1), (256, 6), (3, 256, 6)):
             w, x = packed(type, *w_shape), normal(*x_shape, seed=1)
             wanted = w @ x
-            out = OUT[layout](*wanted.shape)
+            out = laid_out(layout, wanted.shape)
             assert matmul(w, x, out=out) is out
             same(out, wanted)
             (again,) = matmul_many([w], x, [out])
             assert again is out
+
+
+@pytest.mark.parametrize("part", [np.s_[:], np.s_[::2], np.s_[::-1]])
+@pytest.mark.parametrize("columns", [1, 4])
+def test_weights_are_not_copied_for_a_result_whose_rows_lie_apart(part: slice, columns: int) -> None:
+    """In pieces at most, where the rows of the weights lie apart."""
+    w, x = packed("Q4_K", 4096, 1024)[part], PackedActivations(normal(1024, columns))
+    out = np.empty((len(w), columns), np.float32)
+    matmul(w, x, 1, out=out)
+    tracemalloc.start()
+    matmul(w, x, 1, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < out.nbytes + (1 << 19)
+    assert w.nbytes >= 1 << 20
 
 
 def test_a_result_may_replace_the_activations() -> None:
@@ -262,17 +276,13 @@ ERRORS: list[tuple[Any, type[KQuantError], str]] = [
     (lambda: PackedActivations(np.ones((2, 3, 4))).T, ShapeError, "expected a matrix; `mT` transposes"),
     (lambda: PackedActivations(np.ones(3)).mT, ShapeError, "expected at least two axes"),
     (
-        lambda: PackedActivations(X).T @ X,  # type: ignore[operator]
+        lambda: operator.matmul(PackedActivations(X).T, X),
         UnsupportedTypeError,
         "the transpose of a QuantizedTensor",
     ),
     (lambda: W[0] @ PackedActivations(X[1:]), ShapeError, "got (3, 256) of Q4_K @ (255, 2)"),
     (lambda: matmul(W[0], X, out=np.zeros((2, 3), np.float32)), ShapeError, "shape (3, 2), got (2, 3)"),
-    (
-        lambda: matmul(W[0], X, out=np.zeros((3, 2))),  # type: ignore[arg-type]
-        UnsupportedTypeError,
-        "array of float32",
-    ),
+    (lambda: matmul(W[0], X, out=np.zeros((3, 2))), UnsupportedTypeError, "array of float32"),  # type: ignore[arg-type]
     (lambda: matmul(W[0], X, out=FROZEN), UnsupportedTypeError, "got float32, read-only"),
     (lambda: matmul(W[0], X, out=[]), UnsupportedTypeError, "got list"),  # type: ignore[arg-type]
     (
@@ -317,6 +327,19 @@ ERRORS: list[tuple[Any, type[KQuantError], str]] = [
 def test_errors(call: Any, error: type[KQuantError], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_a_closed_pool(threads: int | None) -> None:
+    pool = kquant.Pool(2)
+    pool.close()
+    with pytest.raises(OptionError, match="got one that is closed"):
+        matmul(W[0], X, threads, pool=pool)
+
+
+def test_more_columns_than_memory_is_kept_for() -> None:
+    w, x = packed("Q8_0", 16, 32), normal(32, 20_000)
+    same(matmul(w, x)[:, -5:], matmul(w, x[:, -5:]))
 
 
 def test_types_that_nothing_is_multiplied_with() -> None:

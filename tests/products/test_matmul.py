@@ -178,11 +178,11 @@ def test_the_loop_over_consecutive_blocks_as_it_stands(type: str, blocks: int) -
     np.testing.assert_array_equal(out[0], w @ x)
 
 
-@pytest.mark.parametrize("near", [0, _loops.NEAR])
+@pytest.mark.parametrize("cached_bytes", [0, _loops.CACHED_BYTES])
 @pytest.mark.parametrize("type", K_QUANTS)
-def test_every_number_of_super_blocks(type: str, near: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_number_of_super_blocks(type: str, cached_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen consecutive super-blocks begin anywhere in a row; prefetched from memory or not."""
-    monkeypatch.setattr(_loops, "NEAR", near)
+    monkeypatch.setattr(_loops, "CACHED_BYTES", cached_bytes)
     for blocks in (1, 2, 3, 5, 8, 13, 16, 22, 33):
         for rows in (1, 16, 17, 50):
             w, x = packed(type, rows, 256 * blocks), normal(256 * blocks, seed=1)
