@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every case, or those whose name holds one of the words given."""
+"""`python -m benchmarks`: every case, or those whose name contains one of the arguments."""
 
 from __future__ import annotations
 

@@ -45,10 +45,10 @@ class Case:
     """Bytes read and written."""
     contestants: Mapping[str, Run]
     limits: Mapping[str, Run] = field(default_factory=dict)
-    """What takes part in the turns without making that array: a memory copy of `n_elements` floats, so many
-    products of bytes in registers, or one addition to each word of the same bytes in memory."""
+    """Limits that are measured in the same turns, without making that array: a memory copy of `n_elements`
+    floats, as many products of bytes in registers, or one addition for each 8 bytes of the same memory."""
     tolerance: float = 0
-    """How far results may be apart, as a share of the largest; 0: not a bit."""
+    """The largest difference between results, as a share of the largest value; 0: equal bits."""
 
     def __str__(self) -> str:
         return f"{self.group} {self.type}"
@@ -146,7 +146,7 @@ def unpacking_on_two_threads(name: str, x: peers.Floats) -> Case:
 
 
 def few_rows(name: str, x: peers.Floats) -> Case:
-    """What a call costs, and how many rows it takes to outweigh that."""
+    """What a call costs, and how many rows outweigh that."""
     t = TensorType[name]
     contestants: dict[str, Run] = {
         KQUANT: partial(kquant.quantize, x, t, threads=1),

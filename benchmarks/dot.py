@@ -1,4 +1,4 @@
-"""Products of packed rows: beside ggml's dot products, and 64 columns at once beside one after the other.
+"""Products of packed rows against ggml's dot products, and 64 columns at once against one after the other.
 
 Rows of 4096 elements, one thread: 64 rows that stay in the cache, 65536 that come from memory.  Compiled
 loops call kquant's product and ggml's function, so that no call from Python counts.
@@ -71,7 +71,7 @@ def repeated_product(t: TensorType, n_columns: int) -> Any:
     """The compiled product of a type, so many times."""
     product = multiplier(format_of(t), n_columns)
 
-    @numba.njit  # type: ignore[untyped-decorator]
+    @numba.njit
     def repeated(calls, *given):  # type: ignore[no-untyped-def]
         for _ in range(calls):
             product(*given)
@@ -107,7 +107,7 @@ def packed(name: str, n_rows: int, n_columns: int) -> tuple[TensorType, Bytes, B
 def one_column(name: str, n_rows: int, calls: int, group: str) -> Case:
     """Rows times one column of activations."""
     t, w, a = packed(name, n_rows, 1)
-    contestants = {
+    contestants: dict[str, Run] = {
         KQUANT: product(calls, t, w, a, np.empty((1, n_rows), np.float32)),
         GGML: partial(ggml_rows, calls, ggml_function(name), w, a, np.empty((1, n_rows), np.float32)),
     }

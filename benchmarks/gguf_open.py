@@ -1,6 +1,6 @@
-"""Opening a file with a vocabulary of Llama 3's size, beside gguf-py: `python -m benchmarks.gguf_open`.
+"""Opening a file with a vocabulary of Llama 3's size, against gguf-py: `python -m benchmarks.gguf_open`.
 
-The contestants open the same file by turns, in one process; what they read is compared first.  Memory
+The contestants open the same file alternately, in one process; what they read is compared first.  Memory
 is measured in a process for each: what it keeps for itself, and its peak, the mapped file included.
 """
 
@@ -109,7 +109,7 @@ def measure_memory(name: str, path: Path) -> None:
 
 
 def resident() -> dict[str, float]:
-    """MB of resident memory that is no mapped file, and of all of it at its peak; Linux tells them."""
+    """MB of resident memory other than mapped files, and the peak of all of it, as Linux reports them."""
     status = Path("/proc/self/status")
     if not status.exists():
         return dict.fromkeys(("RssAnon", "VmHWM"), float("nan"))

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.intensity`: the arithmetic of each search, and how near to the core's peak it runs.
+"""`python -m benchmarks.intensity`: the arithmetic of each search, and how close to the core's peak it runs.
 
 The operations are counted while NumPy executes the kernels: one for every lane of every operator and
-`where`; loads and stores are none.  Numba executes the same text, so that they are its operations, too, but
-for a few that it spells otherwise.  The peak is what additions and multiplications reach that never leave
-the registers.
+`where`; loads and stores do not count.  Numba compiles the same text, so it performs the same operations,
+except for a few that it writes differently.  The peak is what additions and multiplications on registers
+alone reach.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from benchmarks.measure import Spread
 from kquant.arrays import codec
 from kquant.formats import format_of
 from kquant.kernels.compile import compiled, lane_count
+from kquant.kernels.execute import BlockRounding, Search
 from kquant.kernels.language.lanes import FEW, Rows, load, store
 from kquant.kernels.language.mark import kernel
 from kquant.types import TensorType
@@ -69,17 +70,20 @@ def counted(x: np.ndarray[Any, Any], t: TensorType, w: np.ndarray[Any, Any] | No
         for name in ("empty", "empty_like", "zeros"):
             stack.enter_context(patch.object(np, name, counting(getattr(np, name))))
         stack.enter_context(np.errstate(all="ignore"))
-        if w is None and hasattr(format_of(t), "quantize_blocks"):
+        quantizer, weighted = format_of(t).quantizer, format_of(t).weighted
+        if w is None and isinstance(quantizer, BlockRounding):
             few = blocks[: FEW // t.block_size].view(Counting)
-            format_of(t).quantize_blocks(few, np.empty((len(few), t.type_size), np.uint8))
+            quantizer.quantize(few, np.empty((len(few), t.type_size), np.uint8))
             return Counting.operations / few.size
         if w is None:
-            format_of(t).quantize(rows, block)
+            assert isinstance(quantizer, Search)
+            quantizer.quantize(rows, block)
         else:
+            assert weighted
             columns = np.arange(BLOCKS) * t.block_size % len(w)
             weight = np.stack([w[c : c + t.block_size] for c in columns], axis=1)
             mean = np.full((1, BLOCKS), np.mean(np.square(x[0])), np.float32)
-            format_of(t).quantize_weighted(rows, weight.view(Counting), mean.view(Counting), block)
+            weighted.quantize(rows, weight.view(Counting), mean.view(Counting), block)
     return Counting.operations / rows.size
 
 
@@ -129,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{'':24}{'per element':>12}{'per byte':>10}{'of the peak':>13}")
     for weighted, name in [(weighted, name) for weighted in (False, True) for name in K_QUANTS + LEGACY]:
         t = TensorType[name]
-        if weighted and format_of(t).quantize_weighted is None:
+        if weighted and format_of(t).weighted is None:
             continue
         operations = counted(x, t, w if weighted else None)
         speed, most = measured(x, t, w if weighted else None)

@@ -33,7 +33,7 @@ def facts() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The name that the processor gives itself."""
+    """The name that the processor reports."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)

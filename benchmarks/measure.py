@@ -1,4 +1,4 @@
-"""Timing by turns: A B C, B C A, ... until the time for a case is used up."""
+"""Timing in turns: A B C, B C A, ... until the time for a case is used up."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ from numba.extending import intrinsic
 __all__ = ["PRODUCTS", "peak_loop"]
 
 SUMS = 16
-"""Sums that do not wait for one another: more than instructions under way."""
+"""Independent sums: more than there are instructions in flight."""
 PRODUCTS = SUMS * 64
-"""Of two bytes, in each turn of the loop."""
+"""Of two bytes, in each iteration of the loop."""
 
 
 def peak_loop() -> Callable[[int], Any] | None:
-    """A function that runs so many turns, or None where the CPU has no 512-bit VNNI."""
+    """A function that runs a number of iterations, or None where the CPU has no 512-bit VNNI."""
     if not llvm.get_host_cpu_features().get("avx512vnni"):
         return None
     llvm.initialize_native_asmparser()

@@ -1,4 +1,4 @@
-"""The others: ggml (ggml-python), gguf-py, libgguf.  Each turns arrays into new arrays, as kquant does."""
+"""The others: ggml (ggml-python), gguf-py, libgguf.  Each returns new arrays, as kquant does."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def libgguf_quantize(x: Floats, t: TensorType, weights: Floats | None = None) ->
 
 
 def libgguf_dequantize(packed: Bytes, t: TensorType) -> Floats:
-    """The way back."""
+    """The same in the other direction: packed rows to values."""
     import libgguf
 
     values: Floats = libgguf.dequantize_rows(packed, t.id)

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.whole_file IN.gguf [TYPE]`: kquant and llama-quantize by turns; where the time goes.
+"""`python -m benchmarks.whole_file IN.gguf [TYPE]`: kquant against llama-quantize, and where the time goes.
 
 Each run is a process of its own; the files that come out are compared.  llama-quantize is the function
 behind it, `llama_model_quantize` of the package llama-cpp-python, and is left out where that is not
-installed.  `python -m benchmarks.make_model` makes a model to take.
+installed.  `python -m benchmarks.make_model` makes a model for it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ python examples/linear_layer.py
 import importlib.util
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 import kquant
 
 LAYER = "blk.3.ffn_gate.weight"
-TYPES = ("Q4_0", "Q4_1", "Q5_1", "Q8_0")  # rows of 576 elements are no whole super-blocks
+TYPES = ("Q4_0", "Q4_1", "Q5_1", "Q8_0")  # rows of 576 elements are not a whole number of super-blocks
 TOKENS = 8
 
 
@@ -26,6 +27,16 @@ def best_time(compute: Callable[[], object]) -> float:
         compute()
         times.append(time.perf_counter() - start)
     return 1e3 * min(times)
+
+
+def unpack_and_multiply(x: np.ndarray, packed: kquant.QuantizedTensor) -> np.ndarray:
+    product: np.ndarray = x @ packed.numpy().T
+    return product
+
+
+def multiply_packed(x: np.ndarray, packed: kquant.QuantizedTensor) -> np.ndarray:
+    product: np.ndarray = x @ packed.T
+    return product
 
 
 def main() -> None:
@@ -47,8 +58,8 @@ def main() -> None:
         packed = kquant.QuantizedTensor.from_numpy(weights, name)
         print(
             f"{name:5}  {packed.nbytes / 1024:7.0f} {error(x @ packed.numpy().T):15.3f} % "
-            f"{best_time(lambda packed=packed: x @ packed.numpy().T):8.2f} {error(x @ packed.T):13.3f} % "
-            f"{best_time(lambda packed=packed: x @ packed.T):8.2f}"
+            f"{best_time(partial(unpack_and_multiply, x, packed)):8.2f} {error(x @ packed.T):13.3f} % "
+            f"{best_time(partial(multiply_packed, x, packed)):8.2f}"
         )
 
 

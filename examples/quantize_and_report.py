@@ -13,13 +13,16 @@ def main(source: str, target: str, file_type: str, page: str) -> None:
     report = kquant.report(target, against=source, rows=16)
     report.write(page)
 
-    # what the page shows is at hand, too
+    # what the page shows is also available as objects
     facts = report.facts
+    assert facts.source  # there is one, because `against` named it
     print(f"{facts.source.bits_per_weight:.2f} -> {facts.file.bits_per_weight:.2f} bits per weight")
     for row in sorted(facts.errors, key=lambda row: -row.sums.relative_rmse)[:3]:
         print(f"{row.name:24}  {row.type_b.name}  {100 * row.sums.relative_rmse:.2f} %")
 
+    assert facts.sweep
     fewest = min((mixture for mixture in facts.sweep.mixtures if mixture.sums), key=lambda m: m.new_bytes)
+    assert fewest.sums
     print(f"The smallest would be {fewest.file_type.name}, at {100 * fewest.sums.relative_rmse:.1f} %.")
 
 

@@ -1,4 +1,4 @@
-"""Turn a model into another file type from Python, with progress, and look at the result.
+"""Convert a model to another file type from Python, with progress, and look at the result.
 
 python examples/requantize_file.py IN.gguf OUT.gguf Q4_K_M
 """

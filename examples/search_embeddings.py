@@ -30,7 +30,7 @@ def ten_nearest(
 
 
 def seconds(queries: NDArray[np.float32], table: kquant.QuantizedTensor) -> float:
-    """How long the products with all vectors of the table take."""
+    """The time of the products with all vectors of the table."""
     start = time.perf_counter()
     queries @ table.T
     return time.perf_counter() - start

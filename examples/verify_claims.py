@@ -1,7 +1,7 @@
-"""What is said about the formats of GGUF and the sizes of models, checked by running code.
+"""Published claims about the formats of GGUF and the sizes of models, checked by running code.
 
-Prints the page docs/claims.md; a published figure that is not the computed one needs a remark, or the
-program fails.
+Prints the page docs/claims.md. Where a published figure differs from the computed one, the claim needs a
+remark, or the program fails.
 
 python examples/verify_claims.py > docs/claims.md
 """
@@ -28,7 +28,7 @@ UPSTREAM = "https://github.com/ggml-org/llama.cpp"
 
 
 class Claim(NamedTuple):
-    """A published figure and what it comes to."""
+    """A published figure and the computed one."""
 
     what: str
     published: str
@@ -60,7 +60,7 @@ def gb(n_bytes: float, digits: int = 1) -> str:
 
 def bits_per_element() -> Iterator[Claim]:
     published = {"Q2_K": 2.625, "Q3_K": 3.4375, "Q4_K": 4.5, "Q5_K": 5.5, "Q6_K": 6.5625, "Q8_K": 9.125}
-    published |= {"Q4_0": 4.5, "Q4_1": 5, "Q5_0": 5.5, "Q5_1": 6, "Q8_0": 8.5}
+    published |= {"Q4_0": 4.5, "Q4_1": 5, "Q5_0": 5.5, "Q5_1": 6, "Q8_0": 8.5, "IQ4_NL": 4.5, "MXFP4": 4.25}
     for name, bits in published.items():
         total, _, value = arithmetic(name).rpartition(" = ")
         yield Claim(f"{name}: {total}", f"{bits:g}", value)
@@ -68,7 +68,7 @@ def bits_per_element() -> Iterator[Claim]:
         f"Q2_K in the [pull request of the k-quants]({UPSTREAM}/pull/1684)",
         "2.5625",
         f"{TensorType['Q2_K'].bits_per_element:g}",
-        "**wrong**: one of the two fp16 numbers was forgotten; ggml's header says 2.625 today",
+        "**wrong**: the sum left out one of the two fp16 numbers; ggml's header says 2.625 today",
     )
 
 
@@ -120,8 +120,8 @@ def q2_k_then_and_now() -> Iterator[Claim]:
 def phi_3() -> Iterator[Claim]:
     q4, f16 = models.PHI_3_MINI.plan("Q4_K_M").new_bytes, models.PHI_3_MINI.plan("F16").new_bytes
     yield Claim("Q4_K_M", "2.2 GiB", gib(q4, 1))
-    yield Claim("the same in GB", "2.2 GB", gb(q4), "where “2.2 GB” is written, GiB are meant")
-    yield Claim("Q4_K_M of F16", "a third", f"{100 * q4 / f16:.0f} %", "holds when rounded")
+    yield Claim("the same, in GB", "2.2 GB", gb(q4), "people who write “2.2 GB” mean GiB")
+    yield Claim("Q4_K_M as a share of F16", "a third", f"{100 * q4 / f16:.0f} %", "holds when rounded")
 
 
 def bits_per_weight() -> Iterator[Claim]:
@@ -142,9 +142,9 @@ def sizes_of_the_help_text() -> Iterator[Claim]:
     for name, size in map(str.split, published.split(",")):
         n_bytes = models.LLAMA_3_8B.plan(name).new_bytes
         above = float(size) - n_bytes / 2**30
-        remark = "0.01 more: a file holds the vocabulary, too" if abs(above) < 0.015 else ""
+        remark = "0.01 more, because a file contains the vocabulary, too" if abs(above) < 0.015 else ""
         if name == "Q2_K_S":
-            remark = "**wrong**: the figure of Q2_K stands there"
+            remark = "**wrong**: this is the figure of Q2_K"
         same = f"{size} GiB" == gib(n_bytes)
         yield Claim(f"{name}, Llama-3-8B", f"{size} GiB", gib(n_bytes), "" if same else remark)
     for name, size, model, whose in (
@@ -219,7 +219,7 @@ def round_trip() -> str:
                 f"{key}: more bits, less error",
                 "always",
                 f"not for {', '.join(rises[key])}" if rises[key] else "always",
-                "because the weights have been through 4 bits before" if key == "ffn_down" else "",
+                "because these weights had been quantized to 4 bits before" if key == "ffn_down" else "",
             )
             for key in samples
         )
@@ -237,14 +237,15 @@ def page() -> str:
     return f"""\
 # Claims, checked
 
-What is said about the formats and the sizes of models, beside what kquant computes. This page is written by
-`examples/verify_claims.py`, which plans models from their published dimensions without having their weights;
-the tests run it and compare. Sizes are those of the tensor data. GiB are 2³⁰ bytes, GB 10⁹.
+Are the published figures about formats and model sizes right? This page compares each of them with what
+kquant computes. `examples/verify_claims.py` writes the page, and the tests run the program and compare.
+It needs no weights, because it plans models from their published dimensions. Sizes are those of the
+tensor data. A GiB is 2³⁰ bytes, a GB is 10⁹.
 
 ## Bits per element
 
-From the layout of the blocks: q are the levels, sc and m the scales and minima of sub-blocks, d and dmin
-their scales.
+These sums follow from the layout of the blocks: q are the levels, sc and m the scales and minima of
+sub-blocks, d and dmin the scales of these, e an exponent that serves as scale.
 
 {table(bits_per_element())}
 
@@ -254,9 +255,9 @@ their scales.
 
 ## Q2_K, then and now
 
-The size of a “Q2_K” Llama-2-7B depends on the year: the name stayed, the recipe changed. At first three
-kinds of matrices had 4 bits; then all but two kinds had 3, which was both smaller and better; today three
-kinds have 3 bits, and the rest really has 2.
+The size of a “Q2_K” Llama-2-7B depends on the year, because the recipe changed and the name did not. At
+first three kinds of matrices had 4 bits. Then all kinds except two had 3 bits, which was both smaller and
+better. Today three kinds have 3 bits, and the others really have 2.
 
 {table(q2_k_then_and_now())}
 
@@ -266,19 +267,19 @@ kinds have 3 bits, and the rest really has 2.
 
 ## Llama-3.1-8B, bits per weight
 
-The table in the {readme}, all rows that kquant has.
+These are the rows of the table in the {readme} whose types kquant supports.
 
 {table(bits_per_weight())}
 
 ## Sizes in the help of llama-quantize
 
-`llama-quantize --help` gives a size for each type, in “G”.
+`llama-quantize --help` gives a size in “G” for each type.
 
 {table(sizes_of_the_help_text())}
 
 ## Disk space for Llama 3.1
 
-From the {readme}.
+The claims are from the {readme}.
 
 {table(disk_requirements())}
 
@@ -286,20 +287,20 @@ From the {readme}.
 
 {table(symmetric_and_asymmetric())}
 
-ggml has no asymmetric format of 8 bits. [From one scale to super-blocks](ideas.md) explains the difference.
+ggml has no asymmetric 8-bit format. [From one scale to super-blocks](ideas.md) explains the difference.
 
 ## The error falls from Q2_K to Q8_0
 
-Rows of a real model, SmolLM2-135M: the length of the error as a part of the length of the rows. The model
-is at hand as a Q4_1 file only, in which the embeddings have 8 bits and the other matrices 4.
+The table shows the error of rows of a real model, SmolLM2-135M, relative to the rows. The tests have this
+model only as a Q4_1 file, in which the embeddings have 8 bits and the other matrices 4.
 
 {round_trip()}
 
-So the claim needs a condition: of weights in full precision, or nearly so. Where a tensor has been
-quantized to 4 bits, its values lie on a grid of 16 levels; Q4_K almost finds that grid again, Q5_K lays
-another one across it. Such figures say little about the formats, and that is one more reason not to
-quantize twice. On what the model has in full precision, its norms, the error falls with every type, too; a
-test holds that where the model is installed.
+So the claim needs a condition: it holds for weights in full precision, or nearly so. If a tensor has been
+quantized to 4 bits before, its values lie on a grid of 16 levels. Q4_K almost finds that grid again,
+while Q5_K lays another grid across it. Such figures say little about the formats, and they are one more
+reason not to quantize twice. For the part of the model that is in full precision, its norms, the error
+does fall with every type; a test checks this where the model is installed.
 """
 
 

@@ -1,6 +1,6 @@
-"""How large a model would be that is not here, from its published dimensions alone.
+"""How large a model would be that you do not have, from its published dimensions alone.
 
-A plan needs a header and no weights, so a header is all that is written.
+A plan needs a header and no weights, so this program writes only a header.
 
 python examples/without_weights.py
 """

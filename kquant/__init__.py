@@ -10,9 +10,9 @@
     kquant.open("model.gguf")                             metadata and memory-mapped tensors of a file
     kquant.plan("model.gguf", "Q4_K_M")                   what would become of each tensor, and why
     kquant.requantize("in.gguf", "out.gguf", "Q4_K_M")    what llama-quantize does
-    kquant.inspect("model.gguf")                          what a file holds, from its header
+    kquant.inspect("model.gguf")                          what a file contains, from its header
     kquant.verify("model.gguf")                           whether every block holds numbers; hashes
-    kquant.compare("a.gguf", "b.gguf")                    how far the tensors of one are from the other's
+    kquant.compare("a.gguf", "b.gguf")                    the error of each tensor of b against a
     kquant.sweep("model.gguf")                            each tensor in each type: what it costs and loses
     kquant.report("model.gguf")                           all of that as a page with pictures
 

@@ -10,14 +10,33 @@ from __future__ import annotations
 from enum import Enum, EnumMeta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kquant.errors import ShapeError, UnknownTypeError
+from kquant.errors import ShapeError, UnknownTypeError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FileType", "TensorType"]
+__all__ = ["FileType", "TensorType", "file_type_name"]
 
 _E = TypeVar("_E", bound=Enum)
+
+# fmt: off
+_OTHER_FILE_TYPES = {
+    "IQ2_XXS": 19, "IQ2_XS": 20, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26,
+    "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29, "IQ4_XS": 30, "IQ1_M": 31, "TQ1_0": 36, "TQ2_0": 37,
+    "MXFP4_MOE": 38, "NVFP4": 39, "Q1_0": 40, "Q2_0": 41,
+}
+"""The file types of llama.h that kquant cannot make yet, but for those that `FileType` has: name -> id."""
+_REMOVED_FILE_TYPES = {
+    "Q4_1_SOME_F16": 4, "Q4_2": 5, "Q4_3": 6, "Q4_0_4_4": 33, "Q4_0_4_8": 34, "Q4_0_8_8": 35,
+}
+"""Those that llama.cpp once had."""
+_REMOVED_TENSOR_TYPES = {
+    4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
+}
+# fmt: on
+_GUESSED = 1024
+"""`LLAMA_FTYPE_GUESSED`: added to the id where llama.cpp has told it from the tensors."""
 
 
 class _Registry(EnumMeta):
@@ -26,8 +45,7 @@ class _Registry(EnumMeta):
     def __getitem__(cls: type[_E], name: str) -> _E:  # type: ignore[misc]
         member = cls.__members__.get(str(name).upper())
         if member is None:
-            known = ", ".join(m for m in cls.__members__ if not m.startswith("REMOVED"))
-            raise UnknownTypeError(f"unknown {cls.__doc_name__} {name!r}; known: {known}")  # type: ignore[attr-defined]
+            raise cls._no_such(str(name))  # type: ignore[attr-defined]
         return member
 
 
@@ -108,10 +126,24 @@ class TensorType(Enum, metaclass=_Registry):
     def _missing_(cls, value: object) -> Any:
         raise UnknownTypeError(f"unknown tensor type id {value!r}; ggml defines 0 to {len(cls) - 1}")
 
+    @classmethod
+    def _no_such(cls, name: str) -> Exception:
+        known = ", ".join(member.name for member in cls if not member.removed)
+        return UnknownTypeError(f"unknown tensor type {name!r}; known: {known}")
+
     @property
     def removed(self) -> bool:
         """True for the ids whose formats ggml has dropped; nothing can be stored in them."""
         return self.block_size == 0
+
+    @property
+    def full_name(self) -> str:
+        """The name for messages: also of a type that ggml has removed, with its id.
+
+        >>> TensorType.Q4_K.full_name, TensorType(31).full_name
+        ('Q4_K', 'Q4_0_4_4 (id 31)')
+        """
+        return f"{_REMOVED_TENSOR_TYPES[self.id]} (id {self.id})" if self.removed else self.name
 
     @property
     def is_quantized(self) -> bool:
@@ -148,9 +180,6 @@ class TensorType(Enum, metaclass=_Registry):
         if isinstance(value, cls):
             return value
         return cls[value] if isinstance(value, str) else cls(value)  # type: ignore[arg-type, call-arg]
-
-
-TensorType.__doc_name__ = "tensor type"  # type: ignore[attr-defined]
 
 
 class FileType(Enum, metaclass=_Registry):
@@ -200,7 +229,19 @@ class FileType(Enum, metaclass=_Registry):
 
     @classmethod
     def _missing_(cls, value: object) -> Any:
-        raise UnknownTypeError(f"unknown file type id {value!r}")
+        raise cls._no_such(str(value))
+
+    @classmethod
+    def _no_such(cls, name: str) -> Exception:
+        """Why a name or an id, as text, is none of these."""
+        known = ", ".join(cls.__members__)
+        for other, id in _OTHER_FILE_TYPES.items():
+            if name.upper() == other or name == str(id):
+                return UnsupportedTypeError(f"kquant cannot make {other} files yet; it makes {known}")
+        for removed, id in _REMOVED_FILE_TYPES.items():
+            if name.upper() == removed or name == str(id):
+                return UnsupportedTypeError(f"llama.cpp has removed the file type {removed}; known: {known}")
+        return UnknownTypeError(f"unknown file type {name!r}; known: {known}")
 
     def __repr__(self) -> str:
         return f"FileType.{self.name}"
@@ -211,4 +252,15 @@ class FileType(Enum, metaclass=_Registry):
         return value if isinstance(value, cls) else cls[str(value)]
 
 
-FileType.__doc_name__ = "file type"  # type: ignore[attr-defined]
+def file_type_name(id: int) -> str:
+    """What llama.h calls a file type by its number in `general.file_type`.
+
+    Knows every file type that llama.cpp has or had, also those that kquant cannot make.
+
+    >>> file_type_name(15), file_type_name(38), file_type_name(1024 + 15), file_type_name(99)
+    ('Q4_K_M', 'MXFP4_MOE', 'Q4_K_M (guessed)', 'unknown (99)')
+    """
+    names = {number: name for name, number in (_OTHER_FILE_TYPES | _REMOVED_FILE_TYPES).items()}
+    names |= {member.id: member.name for member in FileType if member.id >= 0}
+    names |= {number + _GUESSED: f"{name} (guessed)" for number, name in names.items()}
+    return names.get(id, f"unknown ({id})")

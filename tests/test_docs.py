@@ -20,6 +20,7 @@ from kquant.analysis.anatomy import picture
 from kquant.cli import main
 from kquant.formats import has_format
 from kquant.types import TensorType
+from test_project import FOUNDATION, LAYERS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -94,7 +95,7 @@ def test_every_page_is_reachable(index: Path) -> None:
     assert inside <= linked
 
 
-@pytest.mark.parametrize("type", list(filter(has_format, TensorType)), ids=lambda type: type.name)
+@pytest.mark.parametrize("type", [t for t in TensorType if has_format(t)], ids=lambda type: type.name)
 def test_every_format_has_a_page_with_its_picture(type: TensorType) -> None:
     page = (DOCS / f"formats/{type.name.lower()}.md").read_text(encoding="utf-8")
     assert f"$ kquant types {type.name}\n{picture(type)}\n" in page
@@ -104,3 +105,19 @@ def test_every_public_name_is_in_the_reference() -> None:
     text = (DOCS / "reference/python.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"^\.\. auto\w+:: kquant\.(\w+)$", text, re.MULTILINE))
     assert set(kquant.__all__) - {"__version__"} <= shown | set(errors.__all__)
+
+
+def test_the_table_of_packages_is_what_imports_are_held_to() -> None:
+    """`docs/design.md` and LAYERS name the same packages, in the same order, and what each may import."""
+    section = (DOCS / "design.md").read_text(encoding="utf-8").split("\n## ")[2]
+    assert section.startswith("The packages\n")
+    shown: list[tuple[set[str], set[str] | None]] = []
+    for own, *_, allowed in re.findall(r"^\| (`.*?) \| (.*) \| (.*) \|$", section, re.MULTILINE):
+        foundation = FOUNDATION if "the foundation" in allowed else set()
+        shown.append((packages(own), None if allowed == "everything" else packages(allowed) | foundation))
+    assert shown == LAYERS
+
+
+def packages(cell: str) -> set[str]:
+    """The names in a cell of that table; `kquant` is the package itself, "" in LAYERS."""
+    return {"" if name == "kquant" else name for name in re.findall(r"`(\w+)`", cell)}

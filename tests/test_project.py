@@ -6,18 +6,23 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import kquant
+from kquant import formats
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(kquant.__file__).parent
 MODULES = sorted(m.name for m in pkgutil.walk_packages([str(PACKAGE)], "kquant."))
+FORMATS = {f"kquant.formats.{name}" for name in formats.MODULES.values()}
 
 
 def python(code: str, *arguments: str) -> str:
@@ -121,7 +126,7 @@ def test_public_names_are_documented_with_an_example(name: str) -> None:
 
 def test_unknown_attribute() -> None:
     with pytest.raises(AttributeError, match="module 'kquant' has no attribute 'dequantise'"):
-        kquant.dequantise  # type: ignore[attr-defined]  # noqa: B018
+        kquant.dequantise  # noqa: B018
 
 
 def test_no_module_bears_the_name_of_a_public_function() -> None:
@@ -133,6 +138,42 @@ def test_no_module_bears_the_name_of_a_public_function() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_are_documented(name: str) -> None:
     assert inspect.getdoc(importlib.import_module(name))
+
+
+# what others may build on; everything else may change with any version
+PUBLIC_MODULES = [
+    "kquant",
+    "kquant.analysis.anatomy",
+    "kquant.errors",
+    "kquant.formats",
+    "kquant.gguf",
+    "kquant.policy",
+    "kquant.reporting.facts",
+    "kquant.reporting.histogram",
+    "kquant.types",
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_public_modules_say_what_they_offer(name: str) -> None:
+    module = importlib.import_module(name)
+    assert all(hasattr(module, each) for each in module.__all__)
+    assert f"`{name}`" in (ROOT / "docs/reference/python.md").read_text(encoding="utf-8")
+
+
+def test_examples_and_pages_use_public_modules_only() -> None:
+    """A page about a format also shows the format's own module."""
+    allowed = {*PUBLIC_MODULES, *FORMATS, *(name.rpartition(".")[0] for name in FORMATS)}
+    allowed |= {f"{name}.{each}" for name in PUBLIC_MODULES for each in importlib.import_module(name).__all__}
+    used = set()
+    for path in (ROOT / "examples").glob("*.py"):
+        used |= imports(ast.walk(parsed(path)))
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        statements = re.findall(r"^(?:>>> )?((?:from|import) kquant\b.*)", text, re.MULTILINE)
+        used |= imports(ast.walk(ast.parse("\n".join(statements))))
+    assert "kquant.gguf" in used
+    assert used & set(MODULES) <= allowed
 
 
 # packages, from the ground up -> those that they may import besides their own; "" is kquant/__init__.py
@@ -155,19 +196,49 @@ LAYERS = [
 ]
 
 
-def imports(path: Path) -> set[str]:
-    """What a file imports, by full names: modules, and for `from kquant import codec` the names too."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            names |= (
-                {f"kquant.{a.name}" for a in node.names} if node.module == "kquant" else {str(node.module)}
-            )
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """What a program runs: all but the blocks that only type checkers read."""
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from nodes(child)
+
+
+def imports(tree: Iterable[ast.AST]) -> set[str]:
+    """What they import, by full names: modules, and what is taken from them, which may be modules, too."""
+    names = set()
+    for node in tree:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, ast.unparse(node)
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
-def room(module: str) -> str:
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def file_of(module: str) -> Path:
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """The import graph has no circle, be it at the top of modules or in their functions.
+
+    `kquant` itself imports what its names stand for when they are used: by name, which is no import here.
+    """
+    names = {"kquant", *MODULES}
+    graph = {name: imports(nodes(parsed(file_of(name)))) & names - {name} for name in names}
+    assert graph["kquant"] == {"kquant.errors", "kquant.types"}
+    assert "kquant" in graph["kquant.arrays.tensor"]
+    TopologicalSorter(graph).prepare()  # its CycleError names the circle
+
+
+def package_of(module: str) -> str:
     """`codec` for `kquant.arrays.codec`, `gguf` for `kquant.gguf.reader`."""
     return [*module.split("."), ""][1]
 
@@ -176,11 +247,12 @@ def room(module: str) -> str:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix()
 )
 def test_imports_run_one_way(path: Path) -> None:
-    own = room(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"))
-    rooms, allowed = next((layer for layer in LAYERS if own in layer[0]), ({own}, set()))
-    imported = imports(path)
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    own = package_of(".".join(parts).removesuffix(".__init__"))
+    packages, allowed = next((layer for layer in LAYERS if own in layer[0]), ({own}, set()))
+    imported = imports(ast.walk(parsed(path)))
     if allowed is not None:
-        assert {room(m) for m in imported if m.partition(".")[0] == "kquant"} <= rooms | allowed
+        assert {package_of(m) for m in imported & {"kquant", *MODULES}} <= packages | allowed
     others = {name.partition(".")[0] for name in imported}
     assert own == "kernels" or not others & {"numba", "llvmlite"}
     assert own == "cli" or not others & {"click", "rich"}

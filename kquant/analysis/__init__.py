@@ -1,1 +1,1 @@
-"""What a file holds: its anatomy, sizes and types, whether its blocks are sound, and where its errors are."""
+"""What a file contains: its anatomy, sizes and types, whether its blocks are sound, and where errors are."""

@@ -1,7 +1,7 @@
-"""What a block is made of: its parts and their bits, read off the layout and `unpack` of its room.
+"""What a block is made of: its parts and their bits, derived from the `layout` and `unpack` of its format.
 
-Nothing here is written down a second time.  Every bit of a block is set, `unpack` says what becomes of
-them, and the bits of all parts must add up to the block.
+Nothing here is written down a second time.  Every bit of a block is set, `unpack` returns the numbers that
+result, and the bits of all parts must add up to the block.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _MEANING = {
     "sc": "scales",
     "m": "mins",
     "d": "scale",
+    "e": "exponent of the scale",
     "dmin": "scale of the mins",
     "s": "sum",
     "bsums": "sums",
@@ -146,13 +147,13 @@ def picture(type: TensorType | str | int) -> str:
     """
     tensor_type = TensorType.of(type)
     if tensor_type.removed:
-        return f"{tensor_type.name}: ggml has removed this type."
+        return f"{tensor_type.full_name}: ggml has removed this type."
     if not has_format(tensor_type):
         return (
             f"{tensor_type.name}: {tensor_type.bits_per_element:g} bits per element; {tensor_type.type_size} "
             f"bytes for {tensor_type.block_size}. kquant knows its size, but has no codec for it."
         )
-    # the room of the marks is kept after the text, so that what stands below it stays aligned
+    # spaces replace the marks, so that the columns below stay aligned
     return re.sub("``(.+?)``", r"\1    ", inspect.cleandoc(format_of(tensor_type).description)).replace(
         "`", ""
     )

@@ -1,4 +1,4 @@
-"""How far the tensors of one GGUF file are from those of another."""
+"""The error of the tensors of one GGUF file against those of another."""
 
 from __future__ import annotations
 
@@ -172,8 +172,8 @@ def compare(
     and do not depend on the number of threads.
 
     Args:
-        a: A GGUF file, or the first of its shards: what is taken for true.
-        b: The one that is judged.
+        a: A GGUF file, or the first of its shards: the reference.
+        b: The file whose errors are wanted.
         tensors: Compare only tensors whose name this regular expression finds.
         threads: At most so many; None for one per core.
         progress: Called with the bytes of both files that are done, and their total.

@@ -1,4 +1,4 @@
-"""What a GGUF file holds, told from its header alone: no byte of tensor data is touched."""
+"""What a GGUF file contains, from its header alone: no byte of tensor data is read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,15 +14,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kquant._text import plain
-from kquant.errors import UnknownTypeError
-from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorInfo, read
+from kquant.gguf import GGUFFile, GGUFValueType, Metadata, Shortfall, TensorInfo, read
+from kquant.gguf.header import shortfall
 from kquant.policy.roles import Role, layer_of, role_of
-from kquant.types import FileType, TensorType
+from kquant.types import TensorType, file_type_name
 
 __all__ = ["Entry", "Inspection", "Share", "inspect"]
 
 SHOWN = 8
-"""Elements of an array that a report keeps."""
+"""Elements of an array that a line of text shows."""
 
 _K = TypeVar("_K", bound=Hashable)
 
@@ -36,7 +37,7 @@ class Entry:
     count: int | None
     """Elements of an array; None for a single value."""
     value: Any
-    """The value; the first few elements of an array."""
+    """The value; of an array all elements, a list of numbers or a `kquant.gguf.StringArray`."""
 
     @property
     def kind(self) -> str:
@@ -46,20 +47,21 @@ class Entry:
     def text(self, width: int = 80) -> str:
         """The value on one line of so many characters; arrays and long texts are shortened."""
         if self.count is not None:
-            more = [] if self.count == len(self.value) else ["…"]
-            text = f"[{', '.join([plain(item) for item in self.value] + more)}]"
+            more = ["…"] if self.count > SHOWN else []
+            text = f"[{', '.join([plain(item) for item in self.value[:SHOWN]] + more)}]"
         else:
             text = " ".join(self.value.split()) if isinstance(self.value, str) else plain(self.value)
         return text if len(text) <= width else text[: width - 1] + "…"
 
     def to_dict(self) -> dict[str, Any]:
         """The entry in JSON's types."""
-        return {"type": self.type, "count": self.count, "value": self.value}
+        value = self.value if self.count is None else list(self.value)
+        return {"type": self.type, "count": self.count, "value": value}
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What some of the tensors amount to."""
+    """The number, size and types of some of the tensors."""
 
     tensors: int
     elements: int
@@ -85,7 +87,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a GGUF file, or all shards of one, hold.  Made by `inspect`."""
+    """What a GGUF file, or all of its shards, contain.  Made by `inspect`."""
 
     paths: tuple[Path, ...]
     file_bytes: tuple[int, ...]
@@ -94,7 +96,7 @@ class Inspection:
     byteorder: str
     alignment: int
     metadata: tuple[Entry, ...]
-    """The keys of the (first) file, in its order; long arrays are shortened."""
+    """The keys of the (first) file, in its order."""
     tensors: tuple[TensorInfo, ...]
     """In the order of the files."""
 
@@ -115,12 +117,14 @@ class Inspection:
 
     @property
     def file_type(self) -> str | None:
-        """The mixture that `general.file_type` claims: its name, or the number if kquant knows none."""
+        """The mixture that `general.file_type` claims, as `kquant.types.file_type_name` names it."""
         value = self._value("general.file_type")
-        try:
-            return None if value is None else FileType(value).name  # type: ignore[call-arg]
-        except UnknownTypeError:
-            return str(value)
+        return file_type_name(value) if type(value) is int else None if value is None else str(value)
+
+    @property
+    def shortfall(self) -> Shortfall | None:
+        """What is missing of the tensor data, as in a download under way; None if it is all there."""
+        return shortfall(self.tensors, self.file_bytes)
 
     @property
     def total(self) -> Share:
@@ -159,10 +163,12 @@ class Inspection:
             version, byteorder, alignment
             architecture, name, file_type      as the metadata claims, or null
             tensors, elements, bytes, bits_per_element, types     of all tensors
+            missing_bytes, incomplete_tensors  what is not there of their data
             metadata                   key -> type, count (null: a single value), value
             by_type, by_layer, by_role     tensors, elements, bytes, bits_per_element and types of each
             tensor_list                name, shape (row length last), type, bytes, file, offset, layer, role
         """
+        missing = self.shortfall
         return {
             "files": [
                 {"path": str(path), "bytes": size}
@@ -175,6 +181,8 @@ class Inspection:
             "name": self.name,
             "file_type": self.file_type,
             **self.total.to_dict(),
+            "missing_bytes": missing.bytes if missing else 0,
+            "incomplete_tensors": list(missing.tensors) if missing else [],
             "metadata": {entry.key: entry.to_dict() for entry in self.metadata},
             "by_type": {t.name: share.to_dict() for t, share in self.types.items()},
             "by_layer": [{"layer": layer, **share.to_dict()} for layer, share in self.layers.items()],
@@ -196,14 +204,16 @@ class Inspection:
 
 
 def inspect(source: str | os.PathLike[str] | GGUFFile) -> Inspection:
-    """What a GGUF file holds: metadata, tensors, types, and what an element truly costs.
+    """What a GGUF file contains: metadata, tensors, types, and what an element really costs.
 
-    Reads the header and nothing else, so it answers at once for a file of any size.
+    Reads the header and nothing else, so it answers at once for a file of any size, and also for the
+    beginning of one: `Inspection.shortfall` says what is missing.
 
     Args:
         source: A GGUF file, or the first of its shards.
 
-    Raises `GGUFError` for a file that is malformed or cut off, `OSError` for one that cannot be opened.
+    Raises `GGUFError` for a file that is malformed or whose header is cut off, `OSError` for one that cannot
+    be opened.
 
     >>> import kquant, pathlib, tempfile
     >>> from kquant.gguf import Metadata, TensorSpec, Writer, layout
@@ -218,7 +228,7 @@ def inspect(source: str | os.PathLike[str] | GGUFFile) -> Inspection:
     >>> found.bits_per_weight, found.total.elements, list(found.layers), found.types
     (4.5, 2048, [0, 1], {TensorType.Q4_K: Share(tensors=2, elements=2048, bytes=1152, types={...: 2})})
     """
-    with nullcontext(source) if isinstance(source, GGUFFile) else read(source) as model:
+    with nullcontext(source) if isinstance(source, GGUFFile) else read(source, header_only=True) as model:
         return Inspection(
             paths=model.paths,
             file_bytes=model.file_bytes,
@@ -234,9 +244,9 @@ def _entry(metadata: Metadata, key: str) -> Entry:
     value, value_type = metadata[key], metadata.type_of(key)
     if value_type != GGUFValueType.ARRAY:
         return Entry(key, value_type.name, None, value)
-    head = value[:SHOWN]
-    head = head.tolist() if isinstance(head, np.ndarray) else list(head)
-    return Entry(key, metadata.array_type_of(key).name, len(value), head)
+    # a copy of the strings: the report does not keep the file mapped
+    items = value.tolist() if isinstance(value, np.ndarray) else copy(value)
+    return Entry(key, metadata.array_type_of(key).name, len(value), items)
 
 
 def _shares(tensors: Iterable[TensorInfo], key: Callable[[TensorInfo], _K]) -> dict[_K, Share]:

@@ -1,4 +1,4 @@
-"""What the files and tensors of a model were once: sizes and SHA-256, as JSON that people can read."""
+"""The sizes and SHA-256 of a model's files and tensors at some time, as JSON that people can read."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ _KINDS = {"str": str, "int": int, "tuple[int, ...]": list}
 def _records(
     value: Mapping[str, Any], key: str, kind: type[Any], path: str | os.PathLike[str]
 ) -> Iterator[dict[str, Any]]:
-    """The records of a list, each checked to have just the fields that it should."""
+    """The records of a list, after a check that each has exactly the fields that it should have."""
     found = value.get(key)
     if not isinstance(found, list):
         raise ManifestError(f"{path}: expected a list under {key!r}, got {type(found).__name__}")

@@ -31,7 +31,7 @@ __all__ = ["SLAB_ELEMENTS", "Slab", "in_order", "matching", "readable", "slabs"]
 SLAB_ELEMENTS = 1 << 17
 """Elements of a slab: a multiple of every block size, and a megabyte in float64."""
 QUEUED = 4
-"""Slabs under way for each thread."""
+"""Slabs in progress for each thread."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -45,7 +45,7 @@ def readable(tensor_type: TensorType) -> bool:
 def matching(names: Iterable[str], pattern: str | None) -> list[str]:
     """The names in which a regular expression is found; all of them for None.
 
-    Raises `OptionError` if it is none.
+    Raises `OptionError` if `pattern` is not a regular expression.
 
     >>> matching(["blk.0.attn_v.weight", "output.weight"], r"attn_.\\.")
     ['blk.0.attn_v.weight']
@@ -84,7 +84,7 @@ class Slab:
         return f"{self.path}: tensor {self.info.name!r}: "
 
     def read(self) -> npt.NDArray[np.uint8]:
-        """uint8 (nbytes,), as the file has them.
+        """uint8 (nbytes,), as the file stores them.
 
         Raises `GGUFTruncatedError` if the file has shrunk.
         """

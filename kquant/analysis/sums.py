@@ -1,4 +1,4 @@
-"""How far values are from others: sums that can be added up, and the figures that follow from them."""
+"""The error of values against others: sums that can be added up, and the figures that follow from them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def sweep(
         source: A GGUF file, or the first of its shards.
         types: The tensor types; None for all that files are stored in, F32 excepted.
         tensors: Only tensors whose name this regular expression finds.
-        rows: Take so many rows of each tensor, evenly spread, instead of all.
+        rows: Use at most this many rows of each tensor, evenly spread, instead of all.
         file_types: The mixtures; None for all of quantized types.
         threads: At most so many; None for one per core.  The result does not depend on it.
         progress: Called with the bytes of the source that are done, and their total.

@@ -1,4 +1,4 @@
-"""Whether a GGUF file is sound: its structure, every block, and what it was when a manifest was made."""
+"""Whether a GGUF file is sound: its structure, every block, and the hashes in a manifest."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ GAP_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be."""
+    """Something that is wrong with a file."""
 
     file: str
     tensor: str | None
-    """None if it is not about a tensor."""
+    """None if the problem does not concern a tensor."""
     message: str
     """What was expected, what was found, and where."""
 
@@ -49,7 +49,7 @@ class Verification:
     problems: tuple[Problem, ...]
     """For each tensor the first; empty if all is well."""
     notes: tuple[str, ...]
-    """What is unusual, but harmless."""
+    """What is unusual but harmless."""
     manifest: Manifest | None
     """What the files and tensors are now, if hashes were asked for."""
 
@@ -89,8 +89,8 @@ def verify(
         threads: At most so many; None for one per core.
         progress: Called with the bytes that are done, and their total.
 
-    Raises `OSError` for files that cannot be opened and `ManifestError` for a manifest that is none.
-    All that is wrong with the model itself stands in `Verification.problems`.
+    Raises `OSError` for files that cannot be opened and `ManifestError` if `manifest` is not a manifest.
+    Everything that is wrong with the model itself is in `Verification.problems`.
 
     >>> import kquant, pathlib, tempfile
     >>> from kquant.gguf import Metadata, TensorSpec, Writer, layout
@@ -211,7 +211,7 @@ def _scan(
 
 
 def _differences(model: GGUFFile, wanted: Manifest, actual: Manifest) -> Iterator[Problem]:
-    """What is not as the manifest says: first the files, in their order, then the tensors by name."""
+    """Differences from the manifest: first the files, in their order, then the tensors by name."""
     first = str(model.paths[0])
     if len(wanted.files) != len(actual.files):
         message = f"{first}: expected {len(wanted.files)} files as in the manifest, got {len(actual.files)}"

@@ -18,7 +18,7 @@ PLAIN = {
     TensorType.I64: "<i8",
     TensorType.F64: "<f8",
 }
-"""The types that are plain numbers, and no codec's."""
+"""The types that are plain numbers and have no format module."""
 
 
 def swapped(data: npt.NDArray[np.uint8], tensor_type: TensorType) -> npt.NDArray[np.uint8]:

@@ -1,6 +1,6 @@
-"""The front door of the codecs: checks, memory layouts, threads.  Values in, packed rows out, and back.
+"""`quantize` and `dequantize`: checks, memory layouts, threads.
 
-Behind it nothing is checked again.
+Nothing is checked again in the formats and kernels that these functions call.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def validate(data: npt.ArrayLike, type: TensorType | str | int) -> None:
         type: The tensor type that it is packed in; any that ggml defines.
 
     Raises:
-        InvalidDataError: It is; says which field of which block of which row.
+        InvalidDataError: One is; the message names the field, the row and the block.
         ShapeError: Not bytes, or not a whole number of blocks.
         UnknownTypeError: No such type.
 
@@ -228,12 +228,12 @@ def _importance(imatrix: npt.ArrayLike, n_per_row: int) -> Floats:
 
 
 def packed_rows(data: npt.ArrayLike, tensor_type: TensorType) -> Bytes:
-    """The data as rows of whole blocks; raises `ShapeError` if it is none."""
+    """The data as rows; raises `ShapeError` if `data` is not rows of whole blocks."""
     packed = np.asarray(data)
     if packed.dtype != np.uint8:
         raise ShapeError(f"{tensor_type.name}: expected packed rows of uint8, got dtype {packed.dtype}")
     if tensor_type.removed:
-        raise UnsupportedTypeError(f"{tensor_type.name}: ggml has removed this type")
+        raise UnsupportedTypeError(f"{tensor_type.full_name}: ggml has removed this type")
     if packed.ndim == 0 or packed.shape[-1] % tensor_type.type_size:
         got = "a single byte" if packed.ndim == 0 else f"{packed.shape[-1]} bytes"
         raise ShapeError(

@@ -31,7 +31,7 @@ def _n_axes(item: Any) -> int:
 
 
 class _Operand:
-    """What NumPy's functions take for an array, and `@` for packed rows."""
+    """What NumPy's functions treat as an array, and `@` as packed rows."""
 
     __slots__ = ()
 
@@ -87,7 +87,7 @@ class QuantizedTensor(_Operand):
         data = np.asanyarray(data)  # a memory map stays one
         what = f"{self.type.name}{f' {name}' if name else ''}"
         if self.type.removed:
-            raise UnsupportedTypeError(f"{what}: ggml has removed this type")
+            raise UnsupportedTypeError(f"{self.type.full_name}: ggml has removed this type")
         if data.dtype != np.uint8 or data.ndim == 0 or data.shape[-1] % self.type.type_size:
             raise ShapeError(
                 f"{what}: expected uint8 rows of a multiple of {self.type.type_size} bytes, "
@@ -128,7 +128,7 @@ class QuantizedTensor(_Operand):
         return kquant.matmul(self, x)
 
     def __rmatmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """`x @ w` sums over the rows, which are packed each for itself: unpacks them first."""
+        """`x @ w` sums over the rows, and each row is packed separately: this unpacks them first."""
         product: npt.NDArray[np.float32] = np.matmul(x, self.numpy())
         return product
 
@@ -147,7 +147,7 @@ class QuantizedTensor(_Operand):
         return Transposed(self)
 
     def __getitem__(self, index: Any) -> Self:
-        """Rows; the last axis is taken whole, because its elements share their blocks."""
+        """Rows; the last axis cannot be divided, because its elements share blocks."""
         axes = index if isinstance(index, tuple) else (index,)
         names_last = any(axis is ... for axis in axes[:-1]) or sum(map(_n_axes, axes)) >= self.ndim
         if names_last and not (isinstance(axes[-1], slice) and axes[-1] == slice(None)):
@@ -178,7 +178,7 @@ class QuantizedTensor(_Operand):
 
 
 class Transposed(_Operand):
-    """Packed rows taken for columns: what stands on the right of `x @ w.T`, as in a linear layer.
+    """The transpose of packed rows: the right operand of `x @ w.T`, as in a linear layer.
 
     >>> import numpy as np, kquant
     >>> w = kquant.QuantizedTensor.from_numpy(np.ones((4, 512), np.float32), "Q8_0")
@@ -212,7 +212,7 @@ class Transposed(_Operand):
         return kquant.matmul(self._rows, activations.swapaxes(-1, -2)).swapaxes(-1, -2)
 
     def __matmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """`w.T @ x` sums over the rows, which are packed each for itself: unpacks them first."""
+        """`w.T @ x` sums over the rows, and each row is packed separately: this unpacks them first."""
         product: npt.NDArray[np.float32] = np.matmul(np.asarray(self), x)
         return product
 

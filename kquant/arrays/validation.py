@@ -78,8 +78,8 @@ def check_finite(
         n_per_row: Elements of a row of the tensor, for the message; None if the rows are those of `data`.
         byteorder: That of the data.
 
-    The integer types and NVFP4 hold nothing that could be; of IQ1_M and MXFP4 the one exponent that
-    stands for no number is refused.
+    The integer types and NVFP4 cannot represent either.  In IQ1_M and MXFP4 the one exponent that is
+    not a number is refused.
     """
     blocks = np.ascontiguousarray(data).reshape(-1, tensor_type.type_size)
     for name, bad in _suspects(blocks, tensor_type, byteorder):

@@ -55,7 +55,8 @@ COMMANDS = {
 HINTS: dict[type[Exception], str] = {
     InvalidDataError: "`kquant verify FILE` lists every tensor that holds such numbers",
     GGUFTruncatedError: "a download may have been cut off",
-    UnsupportedTypeError: "`kquant types` shows which types kquant has a codec for, by a sum of bits",
+    UnsupportedTypeError: "`kquant types` shows which types kquant has a codec for, by a sum of bits; "
+    "`kquant types --files` lists the file types that it makes",
     MissingDependencyError: "pip install 'kquant-gguf[report]'",
     UnknownTypeError: "`kquant types` lists the tensor types, `kquant types --files` the file types",
 }

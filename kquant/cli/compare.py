@@ -1,4 +1,4 @@
-"""`kquant compare`: how far the tensors of one file are from those of another."""
+"""`kquant compare`: the error of the tensors of one file against those of another."""
 
 from __future__ import annotations
 

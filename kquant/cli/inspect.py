@@ -1,4 +1,4 @@
-"""`kquant inspect`: what a GGUF file holds."""
+"""`kquant inspect`: what a GGUF file contains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import kquant
-from kquant.cli import show
+from kquant.cli import printable, show
 from kquant.policy.roles import role_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ __all__ = ["inspect"]
 def inspect(file: Path, tensors: bool, as_json: bool) -> None:
     """Show what a GGUF file holds: metadata, layers, types, sizes, true bits per weight.
 
-    Of a model in shards, name the first.  Only the header is read, so any size of file is shown at once.
+    Of a model in shards, name the first.  Only the header is read, so any size of file is shown at once,
+    and so is the beginning of one that is still being downloaded.
     """
     found = kquant.inspect(file)
     if as_json:
@@ -89,3 +90,5 @@ def summary(found: Inspection) -> Iterator[show.Shown]:
     )
     total.row("bits per weight", f"{found.bits_per_weight:.5g}")
     yield total
+    if found.shortfall:
+        yield from ("", show.Styled(f"incomplete: {printable(str(found.shortfall))}", "yellow"))

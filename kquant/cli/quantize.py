@@ -1,4 +1,4 @@
-"""`kquant quantize`: the words of llama-quantize, so that scripts move over.
+"""`kquant quantize`: the arguments of llama-quantize, so that its scripts keep working.
 
 Upstream: https://github.com/ggml-org/llama.cpp/blob/master/tools/quantize/quantize.cpp
 """
@@ -15,6 +15,7 @@ from kquant.cli import show
 from kquant.errors import OptionError, UnknownTypeError
 from kquant.planning.options import (
     compile_patterns,
+    file_type_of,
     parse_override,
     parse_prune_layers,
     parse_tensor_type,
@@ -34,7 +35,7 @@ EXAMPLE = "for example `kquant quantize model-f16.gguf Q4_K_M`"
 
 
 class Words(NamedTuple):
-    """What the words IN.gguf [OUT.gguf] TYPE [THREADS] say."""
+    """The parsed arguments IN.gguf [OUT.gguf] TYPE [THREADS]."""
 
     source: Path
     target: Path
@@ -145,7 +146,7 @@ def quantize(
 
 
 def parse_words(words: tuple[str, ...], *, keep_split: bool = False) -> Words:
-    """Tell IN.gguf [OUT.gguf] TYPE [THREADS] apart: a second word that names a file type is TYPE.
+    """Parse IN.gguf [OUT.gguf] TYPE [THREADS]: if the second argument names a file type, it is TYPE.
 
     >>> parse_words(("models/a.gguf", "q4_k", "8"))
     Words(source=...('models/a.gguf'), target=...('models/ggml-model-Q4_K.gguf'), file_type=..., threads=8)
@@ -173,22 +174,26 @@ def parse_words(words: tuple[str, ...], *, keep_split: bool = False) -> Words:
 
 
 def parse_file_type(word: str) -> tuple[FileType, str] | None:
-    """The file type that a word means and its name in the default output; None if it means none.
+    """The file type that an argument names and its name in the default output; None if it names none.
 
-    As upstream, a number stands for the short name: 15 is Q4_K, the alias of Q4_K_M.
+    As upstream, a number stands for the short name: 15 is Q4_K, the alias of Q4_K_M.  Raises
+    `UnsupportedTypeError` for file types of llama.cpp that kquant cannot make.
 
     >>> parse_file_type("q6_k"), parse_file_type("15"), parse_file_type("out.gguf")
     ((FileType.Q6_K, 'Q6_K'), (FileType.Q4_K_M, 'Q4_K'), None)
     """
-    members = FileType.__members__
+    try:
+        found = file_type_of(word)
+    except UnknownTypeError:
+        return None
     name = word.upper()
-    if word.isdecimal():
-        name = min((n for n, member in members.items() if member.id == int(word)), key=len, default="")
-    return (members[name], name) if name in members else None
+    if name not in FileType.__members__:
+        name = min((n for n, member in FileType.__members__.items() if member is found), key=len)
+    return found, name
 
 
 def unknown_file_type(word: str) -> str:
-    """What to say when a word in the place of TYPE names no file type."""
+    """The message for an argument in the place of TYPE that names no file type."""
     return f"unknown file type {word!r}; known: {', '.join(FileType.__members__)}"
 
 

@@ -17,6 +17,7 @@ import click
 from rich.cells import cell_len, set_cell_size
 
 from kquant._text import percent, printable, share, size
+from kquant.cli.signals import Postponed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ threads_option = click.option(
 # wide enough for any table where the output is not a terminal and nothing needs to be folded
 PLAIN_WIDTH = 240
 GAP, CUT_WIDTH = 2, 16
-"""Characters between columns, and of a column that is cut off in a narrow terminal."""
+"""Characters between columns, and of a column that is shortened in a narrow terminal."""
 tensors_option = click.option("--tensors", metavar="REGEX", help="Only tensors whose name this finds.")
 top_option = click.option(
     "--top",
@@ -127,7 +128,7 @@ def write(*things: Shown) -> None:
         click.echo("\n".join(line.rstrip() for line in chain.from_iterable(lines)))
         return
     width = console.width
-    for thing in things:  # figures that are cut off tell nothing: rather lines that the terminal folds
+    for thing in things:  # shortened figures would be misleading: let the terminal wrap the lines instead
         console.width = max(width, thing.min_width if isinstance(thing, Grid) else 0)
         console.print(thing)
 
@@ -135,7 +136,7 @@ def write(*things: Shown) -> None:
 class Grid:
     """A table without lines; a header that begins with `>` stands over right-aligned figures.
 
-    Where the table is too wide, the column named by `cut` is cut off.
+    Where the table is too wide, the column named by `cut` is shortened.
     """
 
     def __init__(self, *headers: str, cut: str | None = None) -> None:
@@ -153,7 +154,7 @@ class Grid:
 
     @property
     def min_width(self) -> int:
-        """Characters that a line needs at least, the column that may be cut off being short."""
+        """Characters that a line needs at least, with the column that may be shortened at its shortest."""
         return sum(
             GAP + (min(width, CUT_WIDTH) if i == self._cut else width) for i, width in enumerate(self._widths)
         )
@@ -240,7 +241,7 @@ def summary(plan: Plan) -> Iterator[Shown]:
 
 
 def fallbacks(plan: Plan) -> Iterator[Shown]:
-    """Which tensors could not have the type that was meant for them, and their share of the bytes."""
+    """Which tensors could not have the type intended for them, and their share of the bytes."""
     groups: defaultdict[tuple[TensorType | None, TensorType], list[int]] = defaultdict(list)
     for row in plan.fallbacks:
         groups[row.fallback_from, row.new_type].append(row.new_bytes)
@@ -261,11 +262,13 @@ class Progress:
     """Reports (done bytes, all bytes): a bar with speed and time left on a terminal, else ten lines.
 
     Nothing is shown before the first report, so that an error in what comes before stands alone.
+    From then on signals wait for the next report: threads are at work.
     """
 
     def __init__(self, label: str) -> None:
         self._label = printable(label)
         self._shown: Bar | Lines | None = None
+        self._signals = Postponed()
 
     def __enter__(self) -> Self:
         return self
@@ -275,11 +278,14 @@ class Progress:
         if self._shown is None:
             console = terminal(sys.stderr)
             self._shown = Lines(self._label) if console is None else bar_on(console, self._label)
+            self._signals.begin()
         self._shown.update(done, total)
+        self._signals.check()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._signals.end()
         if self._shown is not None:
             self._shown.close()
 

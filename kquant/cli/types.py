@@ -76,7 +76,7 @@ def header(name: str) -> str:
 
 
 def draw(tensor_type: TensorType) -> str:
-    """One block of a type: the picture in the documentation of its room, and its sum of bits."""
+    """One block of a type: the picture in its module's docstring, and its sum of bits."""
     text = picture(tensor_type)
     return f"{text}\n\nBits: {arithmetic(tensor_type)}" if has_format(tensor_type) else text
 

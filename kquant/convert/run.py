@@ -1,6 +1,6 @@
 """Carries a plan out: slabs of rows through an executor, straight to their final offsets.
 
-The workers convert, the coordinator writes; memory is bounded by the slabs under way.
+The workers convert and the coordinator writes; the slabs in progress limit memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 Bytes = npt.NDArray[np.uint8]
 
 QUEUED = 4
-"""Slabs under way for each worker: enough that none waits, few enough to bound memory."""
+"""Slabs in progress for each worker: enough that none waits, few enough to limit memory."""
 
 
 def requantize(
@@ -49,15 +49,15 @@ def requantize(
 
     Args:
         source: A GGUF file, or the first of its shards.
-        target: Where the result goes; it appears there when it is whole, and what was there before
-            stays until then.  With `keep_split` the shards' names are made of it.
+        target: Where the result goes; it appears there when it is complete, and an older file stays
+            until then.  With `keep_split` the names of the shards are derived from it.
         file_type: The mixture, such as "Q4_K_M".
         threads: At most so many; None for one per core.  The result does not depend on it.
-        executor: Anything with the interface of `concurrent.futures.Executor` in the place of
+        executor: Any object with the interface of `concurrent.futures.Executor`, used in place of
             threads; its workers must be able to open the source under the same path.
         progress: Called with the bytes of the source that are done, and their total.
-        slab_elements: Elements that a worker takes at a time; memory grows with it.  None for what suits
-            the processor's cache.
+        slab_elements: Elements in a slab, the task of a worker; memory grows with it.  None for a number
+            that suits the processor's cache.
         options: Those of `kquant.plan`.
 
     Returns:
@@ -66,7 +66,7 @@ def requantize(
     Raises:
         GGUFError, OSError: The source cannot be read.
         OptionError, ImatrixError, ShapeError, UnknownTypeError, UnsupportedTypeError: As `kquant.plan`.
-        InvalidDataError, NonFiniteError: A tensor holds NaN or infinity, or would in the result.
+        InvalidDataError, NonFiniteError: A tensor contains NaN or infinity, or would in the result.
         OutputError: The target is one of the files to be read, or cannot be written.
 
     Source: `llama_model_quantize_impl` in
@@ -92,6 +92,7 @@ def requantize(
         raise OptionError(f"slab_elements: expected at least 1, got {slab_elements}")
     with ExitStack() as stack:
         model = source if isinstance(source, GGUFFile) else stack.enter_context(read(source))
+        model.check_complete()
         made = plan(model, file_type, **options)
         made.check()
         paths = [output.path(target) for output in made.outputs]
@@ -123,7 +124,7 @@ def _refuse_inputs(paths: list[Path], model: GGUFFile, imatrix: Imatrix | None) 
 def _is_same_file(path: Path, other: str | Path) -> bool:
     try:
         return path.samefile(other)
-    except OSError:  # there is no such file; if something else is wrong, the writer says what
+    except OSError:  # there is no such file; the writer reports anything else that is wrong
         return False
 
 
@@ -135,7 +136,7 @@ def _run(
     total: int,
     progress: Progress | None,
 ) -> None:
-    """Keeps `window` slabs under way and writes what comes back."""
+    """Keeps `window` slabs in progress and writes the results."""
     pending: dict[Future[Bytes], Slab] = {}
     done = 0
     if progress:
@@ -160,7 +161,7 @@ def _collect(
     total: int,
     progress: Progress | None,
 ) -> int:
-    """Waits for at least one slab and writes all that are ready."""
+    """Waits for at least one slab and writes all that are finished."""
     for future in wait(pending, return_when=FIRST_COMPLETED).done:
         slab = pending.pop(future)
         output, tensor, offset = slab.target

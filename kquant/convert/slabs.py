@@ -1,6 +1,6 @@
-"""The work of a requantization, cut into slabs: bytes of the source in, bytes of the result out.
+"""The work of a requantization, divided into slabs: bytes of the source in, bytes of the result out.
 
-A slab is an independent task, whose result goes to an offset that is known beforehand.  `convert` is all
+A slab is an independent task, whose result goes to an offset that is known in advance.  `convert` is all
 that a worker runs, and a `Slab` is all that it needs to know: threads, processes or a cluster can do it.
 """
 
@@ -40,7 +40,7 @@ READ_AHEAD = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Slab:
-    """Some rows of a tensor on their way; may be pickled."""
+    """Some rows of a tensor that are one task; can be pickled."""
 
     path: str
     offset: int
@@ -96,7 +96,7 @@ def slabs_of(made: Plan, model: GGUFFile, slab_elements: int) -> Iterator[Slab]:
 
 
 def read_ahead(slabs: Iterator[Slab]) -> Iterator[Slab]:
-    """The same slabs, whose bytes are being read already: while kernels are compiled, and from slow disks."""
+    """The same slabs, while the system already reads their bytes: for compiling kernels and slow disks."""
     if not hasattr(os, "posix_fadvise"):
         yield from slabs
         return
@@ -105,7 +105,7 @@ def read_ahead(slabs: Iterator[Slab]) -> Iterator[Slab]:
     with ExitStack() as stack:
         files = cache(lambda path: stack.enter_context(Path(path).open("rb", buffering=0)))
         for slab in slabs:
-            with suppress(OSError):  # a hint, that not every file system takes
+            with suppress(OSError):  # a hint that not every file system accepts
                 os.posix_fadvise(files(slab.path).fileno(), slab.offset, slab.nbytes, os.POSIX_FADV_WILLNEED)
             waiting.append(slab)
             n_bytes += slab.nbytes
@@ -120,7 +120,7 @@ def _bytes(tensor_type: TensorType, n_elements: int) -> int:
 
 
 class _Memory(threading.local):
-    """A worker's room for one slab, kept: fresh memory would cost more than what is done with it."""
+    """A worker's memory for one slab, kept: new memory would cost more than the work on it."""
 
     def __init__(self) -> None:
         self._source = np.empty(0, np.uint8)

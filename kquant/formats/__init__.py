@@ -35,6 +35,8 @@ MODULES = {
     TensorType.Q5_K: "k.q5_k",
     TensorType.Q6_K: "k.q6_k",
     TensorType.Q8_K: "k.q8_k",
+    TensorType.IQ4_NL: "iq.iq4_nl",
+    TensorType.MXFP4: "fp4.mxfp4",
 }
 """The registry: the module of each format, imported when the format is first asked for."""
 

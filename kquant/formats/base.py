@@ -23,7 +23,7 @@ from kquant.kernels.execute import (
 from kquant.kernels.language.dot import BlockDot, NumberDot
 from kquant.types import TensorType
 
-__all__ = ["BlockDot", "BlockFormat", "Field", "NumberDot"]
+__all__ = ["BlockFormat", "Field"]
 
 
 class Field(NamedTuple):

@@ -33,6 +33,7 @@ ZERO = f32(0.0)
 ONE = f32(1.0)
 HALF = f32(0.5)
 TENTH = f32(0.1)
+NAN = f32(np.nan)
 GROUP_MAX_EPS = f32(1e-15)
 """A group whose largest magnitude lies below this counts as zero."""
 
@@ -234,15 +235,27 @@ def largest_magnitude(x: Rows, at: int, n: int) -> tuple[Lanes, Lanes]:
 
 
 @kernel
+def all_finite(x: Rows) -> bool:
+    """Whether no element is NaN or infinite, in any lane."""
+    total = zeros(x)
+    for i in range(x.shape[0]):
+        total = total + ZERO * load(x, i)
+    return bool(np.all(total == ZERO))
+
+
+@kernel
 def symmetric_sums(
-    x: Rows, at: int, n: int, w: Rows, wx: Rows, step: int, inverse: Lanes, nmax: f32
+    x: Rows, at: int, n: int, w: Rows, wx: Rows, step: int, inverse: Lanes, nmax: f32, finite: bool
 ) -> tuple[Lanes, Lanes]:
     """The sums of w * x * level and w * level**2 of one trial."""
     lowest, highest = zeros(x) - nmax, zeros(x) + (nmax - ONE)
     sum_lx = zeros(x)
     sum_l2 = zeros(x)
     for i in range(n):
-        level = np.minimum(round_even(inverse * load(x, at + i)), highest)
+        value = inverse * load(x, at + i)
+        if not finite:  # the level of NaN is 0
+            value = nearest_int(value)
+        level = np.minimum(round_even(value), highest)
         if step > 4:  # else no x reaches beyond -(nmax + 0.4)
             level = np.maximum(level, lowest)
         sum_lx = sum_lx + load(wx, i) * level
@@ -251,10 +264,12 @@ def symmetric_sums(
 
 
 @kernel
-def symmetric_search(x: Rows, at: int, n: int, w: Rows, nmax: f32, wx: Rows) -> tuple[Lanes, Lanes]:
+def symmetric_search(
+    x: Rows, at: int, n: int, w: Rows, nmax: f32, wx: Rows, finite: bool
+) -> tuple[Lanes, Lanes]:
     """Scale of least weighted error, and the inverse that `symmetric_levels` needs for its levels.
 
-    wx: n rows of room for w * x.
+    wx: n rows of scratch for w * x.  finite: whether every x is; scales whose sums overflowed are not.
     """
     extreme, magnitude = largest_magnitude(x, at, n)
     empty = magnitude < GROUP_MAX_EPS
@@ -263,18 +278,19 @@ def symmetric_search(x: Rows, at: int, n: int, w: Rows, nmax: f32, wx: Rows) -> 
         store(wx, i, load(w, i) * load(x, at + i))
 
     inverse = -nmax / extreme
-    sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, 0, inverse, nmax)
+    sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, 0, inverse, nmax, finite)
     scale = where(sum_l2 != ZERO, sum_lx / sum_l2, ZERO)
     best = scale * sum_lx
     for step in range(-9, 10):
         if step == 0:
             continue
         trial = -(nmax + TENTH * f32(step)) / extreme
-        sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, step, trial, nmax)
+        sum_lx, sum_l2 = symmetric_sums(x, at, n, w, wx, step, trial, nmax, finite)
         better = (sum_l2 > ZERO) & (sum_lx * sum_lx > best * sum_l2)
         scale = where(better, sum_lx / sum_l2, scale)
         best = where(better, scale * sum_lx, best)
         inverse = where(better, trial, inverse)
+    inverse = where(inverse == ZERO, NAN, inverse)  # of an infinite extreme: not empty, every level is 0
     return where(empty, ZERO, scale), where(empty, ZERO, inverse)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from gguf import GGUFValueType
 
 from kquant.errors import GGUFError, GGUFLimitError, GGUFTruncatedError
+from kquant.gguf.kinds import HEAD_BYTES, recognized
 from kquant.gguf.metadata import Value
 from kquant.gguf.spec import (
     MAGIC,
@@ -22,9 +23,9 @@ from kquant.gguf.strings import Buffer, string_starts
 
 
 class Cursor:
-    """A position in the bytes of a file; what is read is in the byte order that the version told.
+    """A position in the bytes of a file; reads use the byte order that the version field shows.
 
-    `what` names what is read, for the error if it is not all there.
+    `what` names what is read, for the error if it is incomplete.
     """
 
     def __init__(self, data: Buffer, path: Path) -> None:
@@ -38,7 +39,7 @@ class Cursor:
         return kind(f"{self.path}: byte {at}: {message}")
 
     def skip(self, n_bytes: int, what: str) -> int:
-        """Steps over bytes that must be there; their position."""
+        """Steps over bytes that must exist, and returns their position."""
         at, remain = self.position, len(self.data) - self.position
         if n_bytes > remain:
             raise self.error(
@@ -51,6 +52,11 @@ class Cursor:
 
     def read_preamble(self) -> int:
         """The magic and the version, which tells the byte order."""
+        if (what := recognized(bytes(self.data[:HEAD_BYTES]))) is not None:
+            is_cut_off = not any(self.data[:HEAD_BYTES])
+            raise (GGUFTruncatedError if is_cut_off else GGUFError)(
+                f"{self.path}: expected a GGUF file, got {what}"
+            )
         magic = bytes(self.data[: self.skip(4, "magic") + 4])
         if magic != MAGIC:
             raise self.error(f"magic: expected {MAGIC!r}, got {magic!r}", 0)
@@ -70,7 +76,7 @@ class Cursor:
         return struct.unpack_from(number_format, self.data, at)
 
     def read_count(self, what: str, min_bytes: int, limit: int) -> int:
-        """A number of things that take at least `min_bytes` each, all of them still to come."""
+        """A count of items that have at least `min_bytes` each and all follow this position."""
         at = self.position
         (count,) = self.read("q", what)
         if not 0 <= count <= limit:
@@ -84,7 +90,7 @@ class Cursor:
         return bytes(self.data[start + 8 : self.position]).decode("utf-8", "surrogateescape")
 
     def skip_string(self, what: str, limit: int) -> int:
-        """Steps over a string of at most `limit` bytes; its position."""
+        """Steps over a string of at most `limit` bytes, and returns its position."""
         at = self.position
         (length,) = self.read("Q", what)
         if length > limit:
@@ -93,7 +99,7 @@ class Cursor:
         return at
 
     def read_value(self, what: str) -> Value:
-        """A value with its type, left where it is."""
+        """A value with its type; the bytes are not copied."""
         at = self.position
         (value_type,) = self.read("i", what)
         count = None
@@ -128,7 +134,7 @@ class Cursor:
             walked += starts.size
             self.position = int(starts[-1])
             self.skip_string(what, MAX_STRING_BYTES)
-        if walked < count:  # the next one does not fit: step over it for the sake of the error
+        if walked < count:  # the next one does not fit: step over it, so that it is in the error message
             self.skip_string(f"{what}: string {walked}", MAX_STRING_BYTES)
 
     def _check_room(self, count: int, min_bytes: int, what: str) -> None:

@@ -5,10 +5,12 @@ https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/gguf.cpp (`gguf_init_
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from kquant._text import size
 from kquant.errors import GGUFError, GGUFLimitError, ShapeError, UnknownTypeError
 from kquant.gguf.cursor import Cursor
 from kquant.gguf.metadata import Metadata, Value
@@ -33,7 +35,7 @@ from kquant.types import TensorType
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where a tensor is and what it holds.  Shapes are NumPy's: the row length comes last."""
+    """Where a tensor is and what it contains.  Shapes are NumPy's: the row length comes last."""
 
     name: str
     shape: tuple[int, ...]
@@ -70,6 +72,40 @@ class TensorInfo:
         """Bytes of a row."""
         return self.type.row_bytes(self.n_per_row)
 
+    @property
+    def end(self) -> int:
+        """Bytes from the start of its file to the end of its data."""
+        return self.offset + self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """What is missing of the tensor data of files that end early, as those of a download under way do."""
+
+    tensors: tuple[str, ...]
+    """The tensors whose data is not all there."""
+    n_tensors: int
+    """How many there are in all."""
+    bytes: int
+    """Bytes that the files are too short."""
+
+    def __str__(self) -> str:
+        count = len(self.tensors)
+        which = f"tensor {self.tensors[0]!r}" if count == 1 else f"{count} of {self.n_tensors} tensors"
+        return f"{size(self.bytes)} are missing: the data of {which} is not all there"
+
+
+def shortfall(tensors: Collection[TensorInfo], file_bytes: Sequence[int]) -> Shortfall | None:
+    """What files of these sizes lack of the data of their tensors; None if it is all there."""
+    cut_off = [info for info in tensors if info.end > file_bytes[info.shard]]
+    if not cut_off:
+        return None
+    ends: dict[int, int] = {}
+    for info in cut_off:
+        ends[info.shard] = max(ends.get(info.shard, 0), info.end)
+    missing = sum(end - file_bytes[shard] for shard, end in ends.items())
+    return Shortfall(tuple(info.name for info in cut_off), len(tensors), missing)
+
 
 @dataclass(frozen=True, slots=True)
 class Header:
@@ -87,8 +123,8 @@ class Header:
 def parse_header(data: Buffer, path: Path, *, shard: int = 0) -> Header:
     """Reads the header at the start of `data`, the bytes of the file at `path`.
 
-    The metadata refers to `data` instead of copying it.  Whether the tensor data is there is not
-    checked.  Raises `GGUFError`.
+    The metadata refers to `data` instead of copying it.  This does not check whether the tensor data
+    exists.  Raises `GGUFError`.
     """
     cursor = Cursor(data, path)
     version = cursor.read_preamble()
@@ -144,7 +180,7 @@ def _read_metadata(cursor: Cursor, n_kv: int) -> Metadata:
 
 
 def _read_tensor(cursor: Cursor, index: int) -> tuple[int, TensorInfo]:
-    """The position of a tensor info, and what it says; its offset still counts from the tensor data."""
+    """The position of a tensor info, and its contents; the offset is still relative to the tensor data."""
     at = cursor.position
     name = cursor.read_text(f"name of tensor {index}", MAX_NAME_BYTES)
     what = f"tensor {name!r}"

@@ -30,14 +30,14 @@ from kquant.gguf.strings import Buffer, StringArray
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One value as the file holds it."""
+    """One value as the file stores it."""
 
     type: GGUFValueType
     """The type of the value, or of the elements of an array."""
     count: int | None
     """Elements of an array; None for a value that is not an array."""
     payload: Buffer
-    """The bytes: of a fixed-size value or of all elements; a string comes with its length."""
+    """The bytes of a fixed-size value or of all elements; those of a string include its length."""
     byteorder: ByteOrder
 
     def decode(self) -> Any:
@@ -47,7 +47,7 @@ class Value:
         code = SCALAR_CODES[self.type]
         if self.count is None:
             return struct.unpack(ORDER_MARK[self.byteorder] + code, self.payload)[0]
-        if code == "?":  # as in C, any bits but zero are true
+        if code == "?":  # as in C, all bit patterns except zero are true
             array = np.frombuffer(self.payload, np.uint8) != 0
         else:
             stored = np.frombuffer(self.payload, ORDER_MARK[self.byteorder] + code)
@@ -56,7 +56,7 @@ class Value:
         return array
 
     def encode(self, byteorder: ByteOrder) -> tuple[bytes, Buffer]:
-        """What follows the key in a file: the types and the count, then the payload."""
+        """What follows the key in a file: the types, the count, and the payload."""
         mark = ORDER_MARK[byteorder]
         if self.count is None:
             head = struct.pack(mark + "i", self.type)
@@ -79,13 +79,13 @@ class Value:
 class Metadata(Mapping[str, Any]):
     """The key/value pairs of a GGUF file, in their order and with their types.
 
-    Values decode when they are asked for: numbers and truth values to Python's, numeric arrays to
-    read-only NumPy arrays, strings to `str`, string arrays to a lazy `StringArray`.  Keys and strings
+    Values are decoded on access: numbers and booleans to Python's, numeric arrays to read-only NumPy
+    arrays, strings to `str`, string arrays to a lazy `StringArray`.  Keys and strings
     that are not UTF-8 keep their bytes as lone surrogates (`errors="surrogateescape"`); `raw_str`
-    gives the bytes.  What is not set anew is written back bit for bit: NaN payloads, truth values
-    other than 0 and 1, empty arrays.
+    returns the bytes.  Values that are not set again are written back bit for bit: NaN payloads,
+    booleans other than 0 and 1, empty arrays.
 
-    Two Metadata are equal if they hold the same pairs of the same types in the same order.
+    Two Metadata are equal if they have the same pairs of the same types in the same order.
 
     >>> from kquant.gguf import GGUFValueType, Metadata
     >>> md = Metadata()
@@ -149,7 +149,7 @@ class Metadata(Mapping[str, Any]):
     def alignment(self) -> int:
         """`general.alignment` in bytes, 32 if it is not set.
 
-        Raises `GGUFError` if it is no UINT32 or no power of two.
+        Raises `GGUFError` if it is not a UINT32 or not a power of two.
         """
         if ALIGNMENT_KEY not in self:
             return DEFAULT_ALIGNMENT
@@ -170,7 +170,7 @@ class Metadata(Mapping[str, Any]):
         """Removes the key if it is there and appends it with a new value, as `gguf_set_val_*` do.
 
         `value_type` ARRAY takes a sequence or an array and the `element_type`; strings may be `str` or
-        `bytes`.  Raises `GGUFError` if the value does not fit the type, or the key cannot be.
+        `bytes`.  Raises `GGUFError` if the value does not fit the type, or the key is not possible.
         """
         key_bytes = encode_text(key, f"metadata key {key!r}")
         if not 0 < len(key_bytes) <= MAX_KEY_BYTES:
@@ -191,11 +191,11 @@ class Metadata(Mapping[str, Any]):
         self._values.pop(key, None)
 
     def copy(self) -> Metadata:
-        """Pairs that can be changed without changing these."""
+        """A copy that can be changed without changing these pairs."""
         return Metadata(self._values)
 
     def encode(self, byteorder: ByteOrder = "little") -> bytes:
-        """All pairs as they stand in a file."""
+        """All pairs as a file stores them."""
         parts: list[Buffer] = []
         for key, value in self._values.items():
             parts.append(encode_string(key.encode("utf-8", "surrogateescape"), byteorder))
@@ -204,7 +204,7 @@ class Metadata(Mapping[str, Any]):
 
 
 def encode_string(raw: bytes, byteorder: ByteOrder) -> bytes:
-    """A string as it stands in a file: its length, then its bytes.
+    """A string as a file stores it: its length, then its bytes.
 
     >>> encode_string(b"ab", "little")
     b'\\x02\\x00\\x00\\x00\\x00\\x00\\x00\\x00ab'
@@ -235,7 +235,7 @@ def _value_of(key: str, value: Any, value_type: GGUFValueType, element_type: GGU
 
 
 def encode_text(value: Any, where: str) -> bytes:
-    """The bytes of a `str` or of bytes; raises `GGUFError` for anything else, with where it was found."""
+    """The bytes of a `str` or of bytes; raises `GGUFError` for anything else, and says where it was found."""
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):

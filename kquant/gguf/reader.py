@@ -5,8 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kquant.errors import GGUFError, GGUFTruncatedError
-from kquant.gguf.header import Header, TensorInfo, parse_header
+from kquant.gguf.header import Header, Shortfall, TensorInfo, parse_header, shortfall
 from kquant.gguf.shards import check_shard, check_tensor_count, shard_paths
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class _OpenFile:
 class GGUFFile:
     """A GGUF model for reading: one file, or all of its shards.  Made by `read`.
 
-    Nothing but the header is touched until `data` is asked for.  A context manager; after `close` no
-    more data can be had, while the metadata and the arrays handed out before stay valid, because they
-    hold the memory map.
+    Only the header is read until `data` is called.  A context manager; after `close` no more data is
+    available, but the metadata and the arrays returned before stay valid, because they keep the memory
+    map alive.
 
     Attributes:
         paths: The files, the first shard first.
@@ -81,19 +81,30 @@ class GGUFFile:
     def data(self, info: TensorInfo) -> NDArray[np.uint8]:
         """The packed rows of a tensor: uint8, shape `info.shape[:-1] + (info.row_bytes,)`, read-only.
 
-        The bytes are the memory-mapped file's, in its byte order.  Raises `GGUFTruncatedError` if they
-        are not there, which only a file read with `header_only` can leave open, and `GGUFError` after
-        `close`.
+        The bytes are those of the memory-mapped file, in its byte order.  Raises `GGUFTruncatedError`
+        if they are missing, which is possible only for a file read with `header_only`, and `GGUFError`
+        after `close`.
         """
         path = self.paths[info.shard]
         if not self._maps:
             raise GGUFError(f"{path}: tensor {info.name!r}: expected an open file, got a closed one")
         data = self._maps[info.shard]
-        _check_within(path, info, len(data))
+        _check_complete(path, [info], len(data))
         return np.ndarray((*info.shape[:-1], info.row_bytes), np.uint8, data, info.offset)
 
+    @property
+    def shortfall(self) -> Shortfall | None:
+        """What is missing of the tensor data, with `header_only`; None if it is all there."""
+        return shortfall(self.tensors.values(), self.file_bytes)
+
+    def check_complete(self) -> None:
+        """Raises `GGUFTruncatedError` unless the data of every tensor is there."""
+        for shard, path in enumerate(self.paths):
+            members = [info for info in self.tensors.values() if info.shard == shard]
+            _check_complete(path, members, self.file_bytes[shard])
+
     def close(self) -> None:
-        """Lets go of the memory map; it is unmapped when nothing refers to it any more."""
+        """Releases the memory map; it is unmapped when nothing refers to it any more."""
         self._maps = ()
 
     def __enter__(self) -> Self:
@@ -114,9 +125,9 @@ def read(path: str | os.PathLike[str], *, header_only: bool = False) -> GGUFFile
     Takes milliseconds, also for vocabularies of hundreds of thousands of strings: the file is mapped,
     not read.  Versions 2 and 3, both byte orders, any alignment.
 
-    `header_only` takes files whose tensor data is cut off.  Raises `GGUFError` for what is malformed,
-    `GGUFTruncatedError` for what ends early, `GGUFLimitError` for what is too much, `OSError` if the
-    file cannot be opened.
+    `header_only` accepts files whose tensor data is missing.  Raises `GGUFError` if the file is
+    malformed, `GGUFTruncatedError` if it ends early, `GGUFLimitError` if a number exceeds a limit, and
+    `OSError` if it cannot be opened.
 
     >>> from tempfile import TemporaryDirectory
     >>> from kquant import TensorType
@@ -157,7 +168,7 @@ def read_shard(path: str | os.PathLike[str], *, header_only: bool = False) -> GG
 def expand_shards(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     """The files of the model that starts at `path`; whether the others exist is not checked.
 
-    Raises `GGUFError` if `path` is a shard, but not the first or not named as shards are.
+    Raises `GGUFError` if `path` is a shard, but not the first one or not named as a shard.
     """
     first = _open(Path(path), header_only=True)
     return shard_paths(first.path, first.header.metadata)
@@ -176,14 +187,20 @@ def _open(path: Path, shard: int = 0, *, header_only: bool) -> _OpenFile:
                 f"{path}: expected tensor data from byte {header.data_offset}, "
                 f"got the end of the file at byte {len(data)}"
             )
-        for info in header.tensors.values():
-            _check_within(path, info, len(data))
+        _check_complete(path, header.tensors.values(), len(data))
     return _OpenFile(path, header, data)
 
 
-def _check_within(path: Path, info: TensorInfo, file_bytes: int) -> None:
-    if info.offset + info.nbytes > file_bytes:
-        raise GGUFTruncatedError(
-            f"{path}: tensor {info.name!r}: expected {info.nbytes} bytes from byte {info.offset}, "
-            f"got the end of the file at byte {file_bytes}"
-        )
+def _check_complete(path: Path, tensors: Collection[TensorInfo], file_bytes: int) -> None:
+    """Raises `GGUFTruncatedError` if the data of a tensor in the file at `path` is not all there."""
+    for info in tensors:
+        if info.end > file_bytes:
+            raise GGUFTruncatedError(
+                f"{path}: tensor {info.name!r}: expected {info.nbytes} bytes from byte {info.offset}, "
+                f"got the end of the file at byte {file_bytes}; "
+                f"{_shortfall_of_one(tensors, file_bytes)}"
+            )
+
+
+def _shortfall_of_one(tensors: Collection[TensorInfo], file_bytes: int) -> Shortfall | None:
+    return shortfall([replace(info, shard=0) for info in tensors], [file_bytes])

@@ -41,7 +41,7 @@ def split_prefix(name: str, index: int, count: int) -> str | None:
 def shard_paths(path: Path, metadata: Metadata) -> tuple[Path, ...]:
     """All files of the model whose first file is at `path`, by what its metadata says.
 
-    Raises `GGUFError` if the file is one of several but not the first, or not named as `split_path` does.
+    Raises `GGUFError` if the file is one of several but not the first, or not named as by `split_path`.
     """
     count = _split_number(path, metadata, SPLIT_COUNT, GGUFValueType.UINT16) if SPLIT_COUNT in metadata else 0
     if count < 2:
@@ -69,7 +69,7 @@ def check_shard(path: Path, metadata: Metadata, index: int) -> None:
 
 
 def check_tensor_count(path: Path, metadata: Metadata, n_tensors: int) -> None:
-    """Raises `GGUFError` unless the first shard counts as many tensors as all shards hold."""
+    """Raises `GGUFError` unless the first shard states as many tensors as all shards have together."""
     expected = _split_number(path, metadata, SPLIT_TENSORS_COUNT, GGUFValueType.INT32)
     if n_tensors != expected:
         raise GGUFError(

@@ -12,7 +12,7 @@
     array              element type i32 | count u64 | elements
 
 Integers have the byte order of the machine that wrote the file; a reader tells it from the version,
-whose low 16 bits are zero when it is read the wrong way round.
+whose low 16 bits are zero when it is read in the wrong byte order.
 
 The reader checks every count against the bytes that are left in the file before it allocates
 anything; the limits below hold for files of any size. The upstream reader:
@@ -57,7 +57,7 @@ MAX_FILE_BYTES: Final = (1 << 63) - 1
 MIN_KV_BYTES: Final = 8 + 1 + 4 + 1
 """A key of one letter and a byte."""
 MIN_TENSOR_BYTES: Final = 8 + 4 + 4 + 8
-"""A nameless tensor without dimensions, which upstream takes."""
+"""A nameless tensor without dimensions, which upstream accepts."""
 
 SCALAR_CODES: Final[dict[int, str]] = {
     GGUFValueType.UINT8: "B",
@@ -93,7 +93,7 @@ def is_alignment(value: int) -> bool:
 
 
 def c_string(text: str) -> str:
-    """What upstream, which hands keys and names on as C strings, sees of a text: all before a NUL.
+    """What upstream sees of a text, because it passes keys and names on as C strings: all before a NUL.
 
     >>> c_string("general.alignment\\0!"), c_string("w")
     ('general.alignment', 'w')
@@ -111,10 +111,12 @@ def tensor_bytes(tensor_type: TensorType, ggml_shape: Sequence[int]) -> int:
     432
     """
     if tensor_type.removed:
-        raise UnknownTypeError(f"expected a tensor type that ggml still has, got {tensor_type.id}")
+        raise UnknownTypeError(
+            f"expected a tensor type that ggml still has, got {tensor_type.full_name}, which it has removed"
+        )
     n_per_row, *outer = ggml_shape or (1,)
     row_bytes = tensor_type.row_bytes(n_per_row)
-    # as if no dimension were 0: upstream takes some such tensors, but no array can have their shape
+    # as if no dimension were 0: upstream accepts some such tensors, but no array can have their shape
     n_elements = prod(max(length, 1) for length in ggml_shape)
     if max(n_elements, n_elements // tensor_type.block_size * tensor_type.type_size) > MAX_FILE_BYTES:
         raise GGUFLimitError(

@@ -124,7 +124,7 @@ def layout(
 
 
 def _checked(spec: TensorSpec, names: set[str]) -> tuple[bytes, int]:
-    """The bytes of the name and the bytes of the data, if a reader would take the tensor."""
+    """The bytes of the name and the bytes of the data, if a reader would accept the tensor."""
     what = f"tensor {spec.name!r}"
     name = encode_text(spec.name, what)
     if c_string(spec.name) in names:
@@ -144,9 +144,9 @@ def _checked(spec: TensorSpec, names: set[str]) -> tuple[bytes, int]:
 class Writer:
     """Writes a GGUF file of a known layout; nothing appears under the final name until `commit`.
 
-    The bytes go to a new file beside the target, whose whole size is claimed at once, so that a full
-    disk is found before the work is done and not after.  `write` may be called from any number of
-    threads, in any order.  What is not written between the tensors is zero.
+    The bytes go to a new file next to the target, whose whole size is reserved at once, so that a full
+    disk is noticed before the work and not after it.  `write` may be called from any number of threads,
+    in any order.  Bytes between the tensors that are not written are zero.
 
     A context manager: leaving it without a `commit` removes what was written.  Every failure of the
     operating system becomes an `OutputError` that names the target.
@@ -205,7 +205,7 @@ class Writer:
             ranges.append((offset, end))
 
     def commit(self) -> None:
-        """Gives the file its name, replacing what had it, after all bytes have reached the disk.
+        """Renames the file to its target, replacing any other, after all bytes have reached the disk.
 
         Raises `OutputError` if a byte of a tensor was not written, or the system fails; then the
         temporary file is removed.
@@ -226,7 +226,7 @@ class Writer:
         self._file.commit()
 
     def abort(self) -> None:
-        """Waits for the writes under way and removes what was written; does nothing after a `commit`."""
+        """Waits for writes in progress and removes what was written; does nothing after a `commit`."""
         self._file.abort()
 
     def __enter__(self) -> Self:

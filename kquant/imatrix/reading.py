@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from kquant.errors import GGUFError, ImatrixError, OptionError
 from kquant.gguf import GGUFFile, GGUFValueType, read
+from kquant.gguf.kinds import HEAD_BYTES, is_imatrix_dat, recognized
 from kquant.types import TensorType
 
 __all__ = ["Imatrix", "load_imatrix"]
@@ -116,9 +117,11 @@ def load_imatrix(
     name = os.fspath(path)
     try:
         with Path(name).open("rb") as file:
-            is_gguf = file.read(4) == b"GGUF"
+            head = file.read(HEAD_BYTES)
             file.seek(0)
-            if not is_gguf:
+            if not (head.startswith(b"GGUF") or is_imatrix_dat(head)) and (what := recognized(head)):
+                raise ImatrixError(f"{name}: expected an importance matrix, got {what}")
+            if not head.startswith(b"GGUF"):
                 return _read_dat(_Dat(file, name), include, exclude)
         with read(name) as model:
             return _read_gguf(model, name, include, exclude)
@@ -162,7 +165,8 @@ def _read_gguf(model: GGUFFile, path: str, include: Sequence[str], exclude: Sequ
     ]
     if missing:
         raise ImatrixError(
-            f"{path}: expected the metadata of an importance matrix, got no {', '.join(missing)}"
+            f"{path}: expected the metadata of an importance matrix, as llama-imatrix makes one, "
+            f"got no {', '.join(missing)}; is it a model?"
         )
     if metadata.type_of("imatrix.chunk_count") != GGUFValueType.UINT32:
         found = metadata.type_of("imatrix.chunk_count").name
@@ -175,7 +179,7 @@ def _read_gguf(model: GGUFFile, path: str, include: Sequence[str], exclude: Sequ
     )
     if not names:
         raise ImatrixError(f"{path}: expected tensors NAME{_SUMS} and NAME{_COUNTS}, got none")
-    # as upstream, a half that is missing is an error also where it is not asked for
+    # as upstream, a missing half is an error even where it is not needed
     for name in names:
         _require(model, name + _SUMS, path)
         _require(model, name + _COUNTS, path)

@@ -1,25 +1,17 @@
-"""Packed activations as products read them: blocks of all columns, or strips of one."""
+"""Packed activations as products read them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from kquant.kernels.consecutive import Consecutive, consecutive_of
 from kquant.kernels.execute import aligned_empty
-from kquant.kernels.language.products import (
-    CENTER,
-    CENTERS,
-    DIGITS,
-    FACTORS,
-    MIDDLE,
-    PAIRS,
-    SUPER_BLOCK,
-    Columns,
-)
-from kquant.kernels.strips import Strips, strips_of
+from kquant.kernels.language.products import Columns
+from kquant.kernels.layout import CENTER, MIDDLE, SUPER_BLOCK, block_of_column
 
 __all__ = ["Activations"]
 
@@ -43,7 +35,7 @@ class Activations:
     def columns(self) -> Columns:
         """(blocks, columns)."""
         n, size, fields = len(self._q), self._size, self._fields
-        columns = aligned_empty((self.n_blocks, n), _layout(size))
+        columns = aligned_empty((self.n_blocks, n), block_of_column(size))
         columns["q"] = self._q.swapaxes(0, 1)
         columns["factors"] = 0
         for i, key in enumerate(key for key in ("d", "s") if key in fields):
@@ -64,23 +56,9 @@ class Activations:
         return bool((self._fields["bsums"].reshape(sums.shape) == sums).all())
 
     @cached_property
-    def strips(self) -> Strips:
+    def consecutive(self) -> Consecutive:
         """Of a single column of super-blocks, for this CPU."""
-        return strips_of(self._q[0], self._fields["d"][0])
-
-    def laid_out(self, *, in_strips: bool) -> Strips | Columns:
-        """What products read, made when it is first asked for."""
-        return self.strips if in_strips else self.columns
-
-
-@cache
-def _layout(size: int) -> np.dtype[np.void]:
-    """A block of a column."""
-    fields: list[Any] = [("q", "i1", size), ("negative", "<i4"), ("factors", "<f4", FACTORS)]
-    if size == SUPER_BLOCK:
-        fields[1:2] = [("sums", "<i2", (PAIRS, 2)), ("high", "i1", DIGITS), ("low", "i1", DIGITS)]
-        fields += [("centers", "<i4", CENTERS)]
-    return np.dtype(fields)
+        return consecutive_of(self._q[0], self._fields["d"][0])
 
 
 def _put_sums(columns: Columns) -> None:

@@ -65,9 +65,11 @@ def compiled(driver: Callable[..., Any], signature: str, name: str) -> Any:
 
             from kquant.kernels.cache import KernelCache
             from kquant.kernels.lowering import (  # noqa: F401  tell Numba what the language's words mean
+                bits,
                 blocks,
+                groups,
                 halves,
-                small,
+                tables,
                 transposes,
             )
             from kquant.kernels.lowering.isa.target import KernelCompiler

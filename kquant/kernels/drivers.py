@@ -125,10 +125,10 @@ def quantize_whole_blocks(quantize: Callable[[Rows, Rows], None]) -> Callable[[R
         n = x.shape[0]
         for start in range(0, n, BLOCKS):
             first: int = min(start, n - BLOCKS)
-            some = block_from(x, first, 0)
+            some = block_from(x, first, 0, BLOCKS)
             if not are_finite(some):
                 return first
-            quantize(some, block_from(out, first, 0))
+            quantize(some, block_from(out, first, 0, BLOCKS))
         return WHOLE
 
     return drive

@@ -43,7 +43,7 @@ class _Tensors(Mapping[str, QuantizedTensor]):
 class Model:
     """Metadata and tensors of a GGUF file, or of all shards of one.  Made by `kquant.open`.
 
-    A context manager; arrays handed out keep the memory map alive.
+    A context manager; arrays that it has returned keep the memory map alive.
     """
 
     def __init__(self, file: GGUFFile) -> None:
@@ -58,7 +58,7 @@ class Model:
         return self.file.metadata
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Releases the file."""
         self.file.close()
 
     def __enter__(self) -> Self:
@@ -74,12 +74,12 @@ class Model:
 
 
 def open(path: str | os.PathLike[str]) -> Model:
-    """Open a GGUF file, or all shards of a model by the first of them.
+    """Open a GGUF file, or all shards of a model, given the first.
 
     Takes milliseconds: the tensors stay on disk, memory-mapped, until they are used.
 
-    Raises `GGUFError` for a file that is malformed, cut off or beyond the limits, `OSError` for one
-    that cannot be opened.
+    Raises `GGUFError` if the file is malformed, truncated or beyond the limits, and `OSError` if it
+    cannot be opened.
 
     >>> import kquant, tempfile, pathlib
     >>> from kquant.gguf import Metadata, TensorSpec, Writer, layout

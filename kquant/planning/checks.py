@@ -6,18 +6,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import Final
 
-from kquant.errors import ImatrixError, KQuantError, OptionError, UnsupportedTypeError
+from kquant.errors import GGUFError, ImatrixError, KQuantError, OptionError, UnsupportedTypeError
 from kquant.formats import has_format
-from kquant.gguf import TensorInfo
+from kquant.gguf import GGUFFile, TensorInfo
 from kquant.imatrix.reading import Imatrix
 from kquant.planning.plan_types import PlanRow
 from kquant.policy import PolicyOptions, needs_imatrix
 from kquant.policy.roles import Role, is_token_embedding, role_of
 from kquant.types import FileType, TensorType
 
-__all__ = ["check_codecs", "find_notes", "find_problems", "lacks_imatrix", "weights_key"]
+__all__ = ["check_codecs", "check_is_model", "find_notes", "find_problems", "lacks_imatrix", "weights_key"]
 
 _ACTIVATIONS: Final = (TensorType.Q8_1, TensorType.Q8_K)
+
+
+def check_is_model(model: GGUFFile) -> None:
+    """Raises `GGUFError` if the file is an importance matrix, which has no tensors to convert."""
+    if "imatrix.chunk_count" in model.metadata or model.metadata.get("general.type") == "imatrix":
+        raise GGUFError(
+            f"{model.paths[0]}: expected a model, got an importance matrix: it goes with --imatrix (imatrix=)"
+        )
 
 
 def check_codecs(rows: Sequence[PlanRow]) -> None:
@@ -38,7 +46,7 @@ def _check_codec(name: str, type: TensorType, verb: str) -> None:
 def weights_key(tensor: TensorInfo, new_type: TensorType, imatrix: Imatrix | None) -> str | None:
     """The key of the importance weights with which a tensor is converted; None without.
 
-    Those of token embeddings are left aside where their number is wrong, which is common, as upstream.
+    As upstream, weights of token embeddings are ignored where their number is wrong, which is common.
     """
     if imatrix is None or tensor.name not in imatrix or tensor.type is new_type:
         return None
@@ -92,7 +100,7 @@ def find_problems(
 def find_notes(
     rows: Sequence[PlanRow], policy: PolicyOptions, imatrix: Imatrix | None, absent_layers: Iterable[int]
 ) -> Iterator[str]:
-    """What may surprise: options without effect, tensors without weights."""
+    """What may surprise a user: options without effect, tensors without weights."""
     default = policy.file_type.default_type
     if policy.tensor_types and not (default and default.is_quantized):
         yield f"tensor_types: no effect on {policy.file_type.name}"

@@ -1,8 +1,8 @@
-"""The words of llama-quantize's options as values: `--override-kv`, `--tensor-type`, `--prune-layers`.
+"""The values of llama-quantize's options, parsed: `--override-kv`, `--tensor-type`, `--prune-layers`.
 
 Facts from https://github.com/ggml-org/llama.cpp/blob/master/tools/quantize/quantize.cpp and
 `string_parse_kv_override` in https://github.com/ggml-org/llama.cpp/blob/master/common/common.cpp.
-Where C's number parsing would make something of nonsense, an `OptionError` says so.
+Where C's number parsing would accept nonsense, this raises an `OptionError`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAX_TEXT_BYTES: Final = 127
 _LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 TensorTypes = Sequence["str | tuple[str, TensorType | str]"]
-"""Patterns and types: texts as `--tensor-type` takes them ("attn_v=q8_0"), or pairs."""
+"""Patterns and types: texts as for `--tensor-type` ("attn_v=q8_0"), or pairs."""
 
 
 class PlanOptions(TypedDict, total=False):
@@ -103,7 +103,7 @@ def _int(word: str) -> int:
 
 def _float(word: str) -> float:
     try:
-        return float(word.replace("_", "?"))  # Python's digit groups are none of C's
+        return float(word.replace("_", "?"))  # Python accepts digit groups (1_000), C does not
     except ValueError:
         raise ValueError("a number") from None
 
@@ -161,7 +161,7 @@ def read_tensor_types(path: str | os.PathLike[str]) -> list[tuple[str, TensorTyp
 def compile_patterns(tensor_types: TensorTypes) -> tuple[tuple[re.Pattern[str], TensorType], ...]:
     """The patterns as regular expressions that are searched for in tensor names, with their types.
 
-    Raises `OptionError` if a pattern is no regular expression.
+    Raises `OptionError` if a pattern is not a regular expression.
 
     >>> [(pattern, type)] = compile_patterns(["ATTN_V=q8_0"])
     >>> bool(pattern.search("blk.0.attn_v.weight")), type
@@ -175,7 +175,7 @@ def compile_patterns(tensor_types: TensorTypes) -> tuple[tuple[re.Pattern[str], 
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
-    if re.search(r"\[[:.=]", pattern):  # Python would take the letters of [:digit:] one by one
+    if re.search(r"\[[:.=]", pattern):  # Python would read the letters of [:digit:] one by one
         raise OptionError(f"tensor_types: expected a range such as [0-9], got a POSIX class in {pattern!r}")
     try:
         return re.compile(pattern, re.ASCII)
@@ -184,9 +184,9 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def parse_prune_layers(text: str) -> tuple[int, ...]:
-    """Layer numbers from a list with commas, as `--prune-layers` takes it: sorted, each once.
+    """Layer numbers from a list with commas, as for `--prune-layers`: sorted, each once.
 
-    Raises `OptionError` if one is no number.
+    Raises `OptionError` if one is not a number.
 
     >>> parse_prune_layers("7,0,0")
     (0, 7)
@@ -205,7 +205,7 @@ def target_type(value: TensorType | str) -> TensorType:
     type = TensorType.of(value)
     if type.removed:
         raise OptionError(
-            f"expected a tensor type that can be stored, got {type.name}, which ggml has removed"
+            f"expected a tensor type that can be stored, got {type.full_name}, which ggml has removed"
         )
     return type
 
@@ -213,7 +213,7 @@ def target_type(value: TensorType | str) -> TensorType:
 def file_type_of(value: FileType | str | int) -> FileType:
     """The file type of that name, or of that number in `general.file_type`, as llama-quantize takes it.
 
-    Raises `UnknownTypeError` if there is none.
+    Raises `UnknownTypeError` if there is none, `UnsupportedTypeError` if kquant cannot make it.
 
     >>> file_type_of("q4_k_m"), file_type_of("15")
     (FileType.Q4_K_M, FileType.Q4_K_M)

@@ -1,6 +1,6 @@
 """The metadata of the files that a requantization writes, key by key as llama-quantize.
 
-In the first file: what the source says without its `split.*`; `general.quantization_version` and
+In the first file: what the source has, without its `split.*`; `general.quantization_version` and
 `general.file_type` anew; the user's overrides; `quantize.imatrix.*`; the number of layers if some were
 pruned; `split.*` if there are several files.  Whatever is set moves to the end.  The other files have
 `split.*` alone.
@@ -99,7 +99,7 @@ _VALUE_TYPES: Final = {
 def _note_imatrix(metadata: Metadata, imatrix: Imatrix) -> None:
     texts = {"file": imatrix.path, "dataset": imatrix.datasets[0] if imatrix.datasets else None}
     for name, text in texts.items():
-        if text is not None:  # cut as upstream, be it within a letter
+        if text is not None:  # truncated as upstream, even within a letter
             value = text.encode("utf-8", "surrogateescape")[:MAX_TEXT_BYTES]
             metadata.set(f"quantize.imatrix.{name}", value, GGUFValueType.STRING)
     metadata.set("quantize.imatrix.entries_count", len(imatrix), GGUFValueType.UINT32)

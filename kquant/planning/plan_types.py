@@ -44,7 +44,7 @@ class PlanRow:
     """Bytes from the start of that file to its data."""
     reason: str
     fallback_from: TensorType | None = None
-    """The type that the rules wanted, where its blocks do not divide the row length."""
+    """The type that the rules wanted, where its block size does not divide the row length."""
     imatrix: str | None = None
     """The key of its importance weights; None where there are none."""
 
@@ -174,7 +174,7 @@ class Plan:
 
     @property
     def size_lines(self) -> tuple[str, str]:
-        """Sizes before and after in the words of llama-quantize.
+        """Sizes before and after, in llama-quantize's wording.
 
         As there, the elements of pruned layers count for the bits per weight (BPW).
         """

@@ -15,7 +15,14 @@ from contextlib import nullcontext
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorInfo, TensorSpec, layout, read, split_path
 from kquant.gguf.spec import ByteOrder
 from kquant.imatrix.reading import Imatrix, load_imatrix
-from kquant.planning.checks import check_codecs, find_notes, find_problems, lacks_imatrix, weights_key
+from kquant.planning.checks import (
+    check_codecs,
+    check_is_model,
+    find_notes,
+    find_problems,
+    lacks_imatrix,
+    weights_key,
+)
 from kquant.planning.options import TensorTypes, compile_patterns, file_type_of, parse_override, target_type
 from kquant.planning.outputs import copied_file_type, first_metadata, split_metadata
 from kquant.planning.plan_types import OutputFile, Plan, PlanRow
@@ -47,7 +54,8 @@ def plan(
     """What `kquant.requantize` would do with the same arguments; nothing is written.
 
     Args:
-        source: A GGUF file, or the first of its shards.  Its header is read, its tensor data is not.
+        source: A GGUF file, or the first of its shards.  Its header is read, its tensor data is not: that may
+            be missing, as in a download under way, which `Plan.notes` then says.
         file_type: What the result shall be: "Q4_K_M", or its number as `general.file_type` has it.
         allow_requantize: Also convert tensors that are quantized already, at the cost of quality.
         leave_output_tensor: Keep `output.weight` as it is.
@@ -55,7 +63,7 @@ def plan(
         output_tensor_type: The type of `output.weight`, or of the embeddings that stand for it.
         token_embedding_type: The type of the token embeddings.
         tensor_types: Types for tensors whose name a regular expression matches, the first that does:
-            pairs of both, or texts as `--tensor-type` takes them (in lower case, as there).
+            pairs of both, or texts as for `--tensor-type` (in lower case, as there).
         imatrix: Importance weights: a file, GGUF or `.dat`, or an `Imatrix`.
         include_weights: Use only the importance weights of tensors whose name contains one of these.
         exclude_weights: Leave out the importance weights of tensors whose name contains one of these.
@@ -101,7 +109,8 @@ def plan(
         tensor_types=compile_patterns(tensor_types),
         has_imatrix=weights is not None,
     )
-    with nullcontext(source) if isinstance(source, GGUFFile) else read(source) as model:
+    with nullcontext(source) if isinstance(source, GGUFFile) else read(source, header_only=True) as model:
+        check_is_model(model)
         order = sorted(model.tensors, key=processing_order)
         replaced = {override.key: override.value for override in reversed(overrides)}  # the first counts
         facts = ModelFacts.from_metadata(model.metadata, overrides=replaced, tensor_names=order)
@@ -141,7 +150,10 @@ def plan(
         imatrix=weights,
         requires_imatrix=bool(lacks_imatrix(rows, chosen)),
         problems=tuple(find_problems(rows, chosen, weights, allow_requantize=allow_requantize)),
-        notes=tuple(find_notes(rows, policy, weights, pruned.difference(map(layer_of, order)))),
+        notes=(
+            *([f"{model.paths[0]}: {model.shortfall}"] if model.shortfall else []),
+            *find_notes(rows, policy, weights, pruned.difference(map(layer_of, order))),
+        ),
         source_elements=sum(info.n_elements for info in model.tensors.values()),
     )
 

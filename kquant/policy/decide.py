@@ -7,9 +7,9 @@ https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp.
 The order of the questions, for one tensor:
 
 1. May it be quantized at all?  (`kquant.policy.roles.kept_because`)
-2. Do `token_embedding_type` or `output_tensor_type` name it?
+2. Do `token_embedding_type` or `output_tensor_type` apply to it?
 3. Is the file type F32, F16 or BF16?  Then that.
-4. Does a pattern of `tensor_types` match its name?  The first that does wins.
+4. Does a pattern of `tensor_types` match its name?  The first that does decides.
 5. `pure`?  Then the default type of the file type.
 6. The rules of its role, by its position among the tensors of that role.  (`kquant.policy.mixtures`)
 7. After 4 to 6: does the type fit the row length?  If not, one with smaller blocks, or F16.
@@ -41,7 +41,7 @@ _SUBSTITUTES: Final = {
     **dict.fromkeys((_T.IQ1_S, _T.IQ1_M, _T.IQ2_XXS, _T.IQ2_XS, _T.IQ2_S), _T.IQ4_NL),
     **dict.fromkeys((_T.IQ3_XXS, _T.IQ3_S, _T.IQ4_XS), _T.IQ4_NL),
 }
-"""A type whose blocks do not divide a row -> one with smaller blocks and no fewer bits."""
+"""A type whose block size does not divide a row -> one with smaller blocks and no fewer bits."""
 
 _NEED_IMATRIX: Final = {_T.IQ1_S, _T.IQ1_M, _T.IQ2_XXS, _T.IQ2_XS, _T.IQ2_S, _T.IQ3_XXS}
 
@@ -87,7 +87,7 @@ class Decision(NamedTuple):
     type: TensorType
     reason: str
     fallback_from: TensorType | None = None
-    """The type that was wanted, where its blocks do not divide the row length."""
+    """The type that the rules wanted, where its block size does not divide the row length."""
     quantize: bool = True
     """Whether the file type concerns this tensor at all; if not, it is copied."""
 
@@ -95,8 +95,8 @@ class Decision(NamedTuple):
 def decide(tensors: Sequence[TensorFacts], facts: ModelFacts, options: PolicyOptions) -> list[Decision]:
     """The type of every tensor; `tensors` come in the order of `kquant.policy.roles.processing_order`.
 
-    Positions count: the attn_v of the first layers is not treated as the rest.  As upstream, tensors
-    whose type the user names are not counted, so that naming some moves the rest of the mixture.
+    Positions matter: the attn_v of the first layers is treated differently from the others.  As
+    upstream, tensors whose type the user names are not counted, so naming some shifts the mixture.
 
     Raises `ShapeError` where a row length fits neither the type that the user asked for nor any
     substitute.
@@ -147,7 +147,7 @@ def needs_imatrix(name: str, type: TensorType, file_type: FileType) -> bool:
 def _settled(
     tensor: TensorFacts, default: TensorType, facts: ModelFacts, options: PolicyOptions
 ) -> Decision | None:
-    """What is known before the rules of a mixture are asked; None if they must be."""
+    """The decision that needs no rules of a mixture; None if it needs them."""
     name, role = tensor.name, role_of(tensor.name)
     kept = kept_because(name, tensor.n_dims, facts.architecture)
     if role is Role.OUTPUT and options.leave_output_tensor:
@@ -156,7 +156,7 @@ def _settled(
         return Decision(tensor.type, f"kept: {kept}", quantize=False)
 
     pattern, named = next((item for item in options.tensor_types if item[0].search(name)), (None, default))
-    # the table of embeddings per layer is large and apart: here a pattern goes before the option
+    # the table of embeddings per layer is large: for it a pattern takes precedence over the option
     per_layer = pattern is not None and name == "per_layer_token_embd.weight"
     if options.token_embedding_type is not None and role is Role.TOKEN_EMBD and not per_layer:
         return _as_asked(options.token_embedding_type, "token embeddings, by option", tensor)
@@ -172,7 +172,7 @@ def _settled(
 
 
 def _layer(name: str, position: int, facts: ModelFacts) -> int:
-    """The layer by which rules go: with experts, whose layers can have gaps, that of the name."""
+    """The layer that the rules use: with experts, whose layers can have gaps, the one in the name."""
     layer = layer_of(name) if facts.n_expert > 1 and role_of(name) is Role.FFN_DOWN else None
     return position if layer is None else layer
 
@@ -199,7 +199,7 @@ def _by_rules(
 
 
 def _fit(decision: Decision, tensor: TensorFacts) -> Decision:
-    """The decision itself, or a substitute whose blocks divide the row length."""
+    """The decision itself, or a fallback whose block size divides the row length."""
     wanted, n_per_row = decision.type, tensor.n_per_row
     if n_per_row % wanted.block_size == 0:
         return decision

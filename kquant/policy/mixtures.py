@@ -1,8 +1,8 @@
 """The mixtures of llama-quantize as a table: for each role the few rules that depart from the default type.
 
-To read it: in a Q4_K_M file, the attn_v of a layer that "gets more bits" is Q6_K.  A layer gets more
+How to read it: in a Q4_K_M file, the attn_v of a layer that "gets more bits" is Q6_K.  A layer gets more
 bits if it is among the first or the last eighth, or every third in between.  Sensitive tensors and
-tensors that are small beside the rest get more bits; Falcon's are less sensitive.
+tensors that are small compared with the rest get more bits; Falcon's are less sensitive.
 
 Facts from `llama_tensor_get_type_impl` in
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp.
@@ -41,7 +41,7 @@ class Rule(NamedTuple):
     conditions: tuple[Condition, ...] = ()
 
     def applies(self, file_type: FileType, place: Place) -> bool:
-        """Whether the rule speaks about that file type and that place."""
+        """Whether the rule applies to that file type and that place."""
         return file_type in self.file_types and all(holds(place) for holds in self.conditions)
 
 
@@ -125,7 +125,7 @@ RULES: Final[Mapping[Role, tuple[Rule, ...]]] = {
         _rule("Q4_K_M", "Q6_K", "ffn_down in a layer that gets more bits", _not_falcon, _more_bits),
         _rule("Q5_K_M", "Q6_K", "ffn_down in a layer that gets more bits", _more_bits),
         _rule("Q4_K_S", "Q5_K", "ffn_down of the first eighth of the layers", _not_falcon, _first_part(8)),
-        # guards against outliers, with weights only: without, Q4_1 and Q5_1 can do worse here
+        # protects against outliers; only with weights, since Q4_1 and Q5_1 can be worse without them
         _rule("Q4_0", "Q4_1", "ffn_down of the first eighth of the layers", _with_imatrix, _first_part(8)),
         _rule("Q5_0", "Q5_1", "ffn_down of the first eighth of the layers", _with_imatrix, _first_part(8)),
     ),

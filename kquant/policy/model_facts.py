@@ -17,7 +17,7 @@ from kquant.policy.roles import layer_of
 
 __all__ = ["ModelFacts"]
 
-# The number of layers by which llama.cpp takes a model for a "70B".
+# The number of layers by which llama.cpp recognizes a "70B" model.
 _LAYERS_OF_70B: Final = {"llama": 80, "llama-embed": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68}
 
 
@@ -36,12 +36,12 @@ class ModelFacts:
 
     architecture: str = ""
     n_layer: int = 0
-    """Layers, those that predict further tokens (`nextn`) included."""
+    """Layers, including those that predict further tokens (`nextn`)."""
     n_expert: int = 0
     n_gqa: int = 0
     """Query heads that share one key/value head in the first layer; 0 without attention."""
     is_70b: bool = False
-    """One of the models of about 70B parameters whose attn_v is 8 times smaller than attn_q."""
+    """One of the models of about 70B parameters whose attn_v is an eighth of the size of attn_q."""
 
     @classmethod
     def from_metadata(
@@ -79,9 +79,9 @@ class ModelFacts:
             is_70b &= n_expert != 8 and n_head != n_head_kv
 
         n_loops = reader.count(f"{architecture}.num_loops") or 1
-        if architecture == "nanbeige" and n_loops > 1:  # the same layers, several times over
+        if architecture == "nanbeige" and n_loops > 1:  # the same layers, used several times
             n_layer = n_main * n_loops
-        elif architecture == "graniteswitch":  # a router behind the last layer
+        elif architecture == "graniteswitch":  # a router after the last layer
             n_layer = n_main + 1
         return cls(architecture, n_layer, n_expert, n_head // n_head_kv if n_head_kv else 0, is_70b)
 
@@ -110,7 +110,7 @@ class _Reader:
     def of_first_layer(self, key: str) -> int | None:
         """One number for all layers, or the first of a list with one for each.
 
-        Overrides replace a number that is there; neither a list nor what is missing.
+        Overrides replace a number that exists, but neither a list nor a missing key.
         """
         value = self.metadata.get(key)
         if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):

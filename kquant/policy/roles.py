@@ -32,8 +32,8 @@ class Role(Enum):
     OTHER = "other"
 
 
-# The first part that a name contains decides.  Fused q·k·v and the compressed k·v of MLA hold v, and
-# so they count as v.
+# The first part that a name contains decides.  Fused q·k·v and the compressed k·v of MLA contain v, so
+# they count as v.
 _ROLES: Final = (
     ("attn_qkv.weight", Role.ATTENTION_V),
     ("attn_kv_b.weight", Role.ATTENTION_V),
@@ -131,7 +131,7 @@ def layer_of(name: str) -> int | None:
 
 
 def processing_order(name: str) -> tuple[int, bytes]:
-    """A sort key for the order in which llama-quantize takes tensors, and writes them.
+    """A sort key for the order in which llama-quantize processes and writes tensors.
 
     Tensors without a layer come first, then layer by layer; by the bytes of the name within each.
 

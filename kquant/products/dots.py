@@ -13,9 +13,9 @@ import numpy.typing as npt
 from kquant.arrays.codec import dequantize, execution_of, packed_rows
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
-from kquant.formats.base import NumberDot
 from kquant.kernels.execute import Bytes, Execution, Floats
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.language.dot import NumberDot
+from kquant.kernels.layout import ROWS
 from kquant.products.engine import activations_of, is_far, multiply
 from kquant.types import TensorType
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from kquant.arrays.codec import dequantize, execution_of, quantize
 from kquant.errors import ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
-from kquant.formats.base import NumberDot
 from kquant.kernels.execute import Bytes, Execution, Floats
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.language.dot import NumberDot
+from kquant.kernels.layout import ROWS
 from kquant.parallel.slabs import in_slabs, thread_count
 from kquant.products.dots import vec_dot_type
 from kquant.products.engine import activations, is_far, multiply

@@ -8,9 +8,10 @@ from typing import Any
 
 from kquant.errors import OptionError
 from kquant.formats import format_of, has_format
-from kquant.formats.base import BlockDot, BlockFormat
-from kquant.kernels.language.products import SUPER_BLOCK
-from kquant.kernels.strips import layout
+from kquant.formats.base import BlockFormat
+from kquant.kernels.consecutive import layout
+from kquant.kernels.language.dot import BlockDot
+from kquant.kernels.layout import SUPER_BLOCK
 from kquant.products.engine import multiplier
 from kquant.types import TensorType
 
@@ -31,7 +32,7 @@ def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[Te
         if isinstance(format_of(tensor_type).dot, BlockDot):
             found += [(tensor_type, "multiply"), (tensor_type, "multiply-column")]
     if any(t.block_size == SUPER_BLOCK for t, job in found if job == "multiply"):
-        found.append((TensorType.Q8_K, "strips"))
+        found.append((TensorType.Q8_K, "consecutive"))
     return found
 
 
@@ -58,7 +59,7 @@ def warm_up(
     for done, (tensor_type, job) in enumerate(todo):
         if progress:
             progress(done, len(todo))
-        if job == "strips":
+        if job == "consecutive":
             layout()
         elif job.startswith("multiply"):
             multiplier(format_of(tensor_type), 2 if job == "multiply" else 1)

@@ -5,6 +5,6 @@
     file  →  facts  →  figures  →  page
 
 `facts` asks `kquant.inspect`, `compare` and `sweep` and counts values; it needs no plotting library.  Each
-module of `figures` turns facts into pictures, each with its text alternative and its table.  `page` puts
+module of `figures` makes pictures of facts, each with its text alternative and its table.  `page` puts
 them into HTML.
 """

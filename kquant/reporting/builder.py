@@ -69,7 +69,7 @@ def report(
     threads: int | None = None,
     progress: Stages | None = None,
 ) -> Report:
-    """Look at a file from all sides: sizes, types, errors, rate and distortion, values of a tensor.
+    """Everything about a file on one page: sizes, types, errors, rate and distortion, values of a tensor.
 
     Files are read in slabs, so memory is bounded for models of any size.  What the data does not allow,
     such as the error of a tensor whose type kquant has no codec for, is named in `facts.missing` or listed

@@ -1,7 +1,7 @@
 """The colours of the page, for light and for dark, as CSS variables that the pictures name too.
 
-Hues and steps of lightness were searched for so that no two roles come near each other for eyes without
-one kind of cone; the tests measure that, and all contrasts, anew.
+Hues and steps of lightness were chosen so that any two roles can be told apart with each kind of colour
+blindness; the tests measure that, and all contrasts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a report is about, gathered from the files: no picture, no word of HTML."""
+"""The facts of a report, gathered from the files: no pictures, no HTML."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ def histogram(
 ) -> Histogram:
     """Count the values of a tensor, and of its namesake in `source`.
 
-    Reads each tensor in slabs, once to see how far its values reach and once to count them, so memory is
-    bounded.  `progress` is called with the bytes that are done, and their total.
+    Reads each tensor in slabs, once to find its largest value and once to count, so memory is
+    limited.  `progress` is called with the bytes that are done, and their total.
 
     Raises `InvalidDataError` for NaN and infinity, `UnsupportedTypeError` for a type without a codec.
     """
@@ -95,7 +95,7 @@ def histogram(
     for found_squares, found_largest in tracker.run(_reach, *first, threads):
         squares, largest = squares + found_squares, max(largest, found_largest)
     rms = math.sqrt(squares / max(first[1].n_elements, 1))
-    # a little further than the largest value, which belongs to the last bin; any limit serves zeros alone
+    # a little beyond the largest value, which belongs to the last bin; any limit will do if all are zero
     limit = min(REACH * rms, largest * (1 + 1e-6)) or 1.0
 
     def counts(model: GGUFFile, info: TensorInfo) -> Counts:
@@ -115,7 +115,7 @@ def histogram(
 
 
 class _Tracker:
-    """Applies a function to the values of a tensor, slab by slab, and says how far it is."""
+    """Applies a function to the values of a tensor, slab by slab, and reports progress."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0

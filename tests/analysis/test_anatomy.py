@@ -1,4 +1,4 @@
-"""What `kquant.analysis.anatomy` says of a block, against the published arithmetic and against the rooms."""
+"""What `kquant.analysis.anatomy` says of a block, against published figures and the format modules."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_bit_of_a_block_changes_one_number_only(t: TensorType) -> None:
     for name, values in unpacked.items():
         raw = np.ascontiguousarray(values.reshape(len(blocks), -1))
         raw = raw.view(f"u{raw.dtype.itemsize}")
-        changed[name] = np.count_nonzero(raw[:-1] != raw[-1:])
+        changed[name] = int(np.count_nonzero(raw[:-1] != raw[-1:]))
     assert changed == {part.name: part.total for part in parts(t)}
 
 
@@ -77,7 +77,7 @@ def test_types_without_a_codec() -> None:
     assert picture("IQ2_XXS") == (
         "IQ2_XXS: 2.0625 bits per element; 66 bytes for 256. kquant knows its size, but has no codec for it."
     )
-    assert picture(4) == "REMOVED_4: ggml has removed this type."
+    assert picture(4) == "Q4_2 (id 4): ggml has removed this type."
     with pytest.raises(
         UnsupportedTypeError, match="IQ2_XXS: ggml defines this type, but kquant has no codec"
     ):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
 
 import kquant
+from kquant.errors import GGUFTruncatedError
 from kquant.gguf import GGUFValueType, Metadata, TensorSpec, Writer, layout, read
 from kquant.policy.roles import Role
 from support.files import GOLDEN, MODELS, name_of
@@ -92,7 +94,7 @@ def metadata_file(path: Path, **values: tuple[object, GGUFValueType]) -> Path:
     return path
 
 
-def test_long_arrays_are_shortened(tmp_path: Path) -> None:
+def test_arrays_are_whole(tmp_path: Path) -> None:
     path = metadata_file(
         tmp_path / "m.gguf",
         numbers=(list(range(1000)), GGUFValueType.INT32),
@@ -101,9 +103,14 @@ def test_long_arrays_are_shortened(tmp_path: Path) -> None:
         one=(3, GGUFValueType.UINT8),
     )
     numbers, words, none, one = kquant.inspect(path).metadata
-    assert (numbers.type, numbers.count, numbers.value) == ("INT32", 1000, list(range(8)))
-    assert (words.type, words.count, words.value) == ("STRING", 9, ["a"] * 8)
+    assert (numbers.type, numbers.count, numbers.value) == ("INT32", 1000, list(range(1000)))
+    assert (words.type, words.count, words.value) == ("STRING", 9, ["a"] * 9)
     assert (none.count, none.value) == (0, [])
+    assert numbers.text() == "[0, 1, 2, 3, 4, 5, 6, 7, …]"
+    assert words.text() == f"[{', '.join(8 * [repr('a')])}, …]"
+    report = json.loads(json.dumps(kquant.inspect(path).to_dict()))["metadata"]
+    assert report["numbers"] == {"type": "INT32", "count": 1000, "value": list(range(1000))}
+    assert report["words"]["value"] == ["a"] * 9
     assert (one.type, one.count, one.value) == ("UINT8", None, 3)
 
 
@@ -111,20 +118,24 @@ def test_a_model_without_anything(tmp_path: Path) -> None:
     found = kquant.inspect(metadata_file(tmp_path / "m.gguf"))
     assert found.bits_per_weight == 0
     assert (found.architecture, found.name, found.file_type) == (None, None, None)
-    assert found.types == found.layers == found.roles == {}
+    assert not any((found.types, found.layers, found.roles))
 
 
 @pytest.mark.parametrize(
     ("value", "value_type", "want"),
     [
         (15, GGUFValueType.UINT32, "Q4_K_M"),
-        (24, GGUFValueType.UINT32, "24"),
+        (24, GGUFValueType.UINT32, "IQ1_S"),
+        (30, GGUFValueType.UINT32, "IQ4_XS"),
+        (38, GGUFValueType.UINT32, "MXFP4_MOE"),
+        (33, GGUFValueType.UINT32, "Q4_0_4_4"),
+        (1024 + 15, GGUFValueType.UINT32, "Q4_K_M (guessed)"),
+        (99, GGUFValueType.UINT32, "unknown (99)"),
+        (2048 + 15, GGUFValueType.UINT32, "unknown (2063)"),
         ("Q9", GGUFValueType.STRING, "Q9"),
     ],
 )
-def test_file_types_that_kquant_does_not_know(
-    tmp_path: Path, value: object, value_type: GGUFValueType, want: str
-) -> None:
+def test_file_types_are_named(tmp_path: Path, value: object, value_type: GGUFValueType, want: str) -> None:
     path = metadata_file(tmp_path / "m.gguf", **{"general.file_type": (value, value_type)})
     assert kquant.inspect(path).file_type == want
 
@@ -139,7 +150,8 @@ def test_the_report_is_json() -> None:
     report = json.loads(json.dumps(kquant.inspect(MIXED).to_dict()))
     assert report["by_layer"][1]["layer"] == 0
     assert report["by_type"]["Q4_K"]["bits_per_element"] == 4.5
-    assert report["metadata"]["tokenizer.ggml.tokens"]["count"] == 288
+    tokens = report["metadata"]["tokenizer.ggml.tokens"]
+    assert len(tokens["value"]) == tokens["count"] == 288
     assert report["tensor_list"][0].keys() == {
         "name", "shape", "type", "bytes", "file", "offset", "layer", "role",
     }  # fmt: skip
@@ -151,3 +163,68 @@ def test_big_endian(tmp_path: Path) -> None:
     )
     found = kquant.inspect(path)
     assert (found.byteorder, found.bits_per_weight) == ("big", 4.5)
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Path:
+    """The first 20 KB of a file: its header and some of its tensors."""
+    path = tmp_path / "download.gguf"
+    path.write_bytes(MIXED.read_bytes()[:20_000])
+    return path
+
+
+def test_a_download_under_way_is_shown(download: Path) -> None:
+    whole, found = kquant.inspect(MIXED), kquant.inspect(download)
+    assert whole.shortfall is None
+    assert found.total == whole.total
+    assert found.shortfall
+    last = max(whole.tensors, key=lambda info: info.offset)
+    assert found.shortfall.bytes == last.offset + last.nbytes - 20_000
+    assert found.shortfall.n_tensors == 76
+    assert found.shortfall.tensors == tuple(
+        info.name for info in whole.tensors if info.offset + info.nbytes > 20_000
+    )
+    report = found.to_dict()
+    assert report["missing_bytes"] == found.shortfall.bytes
+    assert report["incomplete_tensors"] == list(found.shortfall.tensors)
+    assert whole.to_dict()["missing_bytes"] == 0
+
+
+def test_a_plan_needs_no_data_and_says_what_is_missing(download: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"allow_requantize": True}
+    whole = kquant.plan(MIXED, "Q8_0", **options)
+    made = kquant.plan(download, "Q8_0", **options)
+    assert (made.rows, made.problems) == (whole.rows, whole.problems)
+    missing = kquant.inspect(download).shortfall
+    assert made.notes == (f"{download}: {missing}", *whole.notes)
+    for work in (
+        lambda: kquant.requantize(download, tmp_path / "o.gguf", "Q8_0", **options),
+        lambda: kquant.requantize(read(download, header_only=True), tmp_path / "o.gguf", "Q8_0", **options),
+        lambda: kquant.compare(MIXED, download),
+        lambda: kquant.sweep(download),
+        lambda: kquant.report(download),
+        lambda: kquant.open(download),
+    ):
+        with pytest.raises(
+            GGUFTruncatedError, match=r"got the end of the file at byte 20000; .* are missing"
+        ):
+            work()
+    assert not (tmp_path / "o.gguf").exists()
+    (problem,) = kquant.verify(download).problems
+    assert problem.message.endswith(str(missing))
+
+
+def test_a_header_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(MIXED.read_bytes()[:2000])
+    with pytest.raises(GGUFTruncatedError, match="got the end of the file after"):
+        kquant.inspect(path)
+
+
+def test_shards_of_which_one_is_under_way(tmp_path: Path) -> None:
+    for shard in FIRST_SHARD.parent.glob("llama-slim-f16-0000?-of-00003.gguf"):
+        data = shard.read_bytes()
+        (tmp_path / shard.name).write_bytes(data[:-1000] if "00002" in shard.name else data)
+    found = kquant.inspect(tmp_path / FIRST_SHARD.name)
+    assert found.shortfall
+    assert 0 < found.shortfall.bytes <= 1000

@@ -63,7 +63,8 @@ def test_which_tensors_and_types() -> None:
     assert not any("norm" in tensor.name or "rope" in tensor.name for tensor in found.tensors)
     assert found.types == TYPES
     assert [t.name for t in TYPES] == [
-        "Q2_K", "Q3_K", "Q4_0", "Q4_K", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0", "F16", "BF16",
+        "Q2_K", "Q3_K", "MXFP4", "Q4_0", "Q4_K", "IQ4_NL", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0",
+        "F16", "BF16",
     ]  # fmt: skip
     assert [mixture.file_type for mixture in found.mixtures] == list(MIXTURES)
     assert FileType.COPY not in MIXTURES

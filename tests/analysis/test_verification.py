@@ -127,10 +127,10 @@ def test_hashes_are_those_of_hashlib(path: Path) -> None:
             assert (record.name, record.bytes) == (source.name, len(content))
             assert record.sha256 == hashlib.sha256(content).hexdigest()
         assert [record.name for record in manifest.tensors] == list(file.tensors)
-        for record in manifest.tensors:
-            info = file.tensors[record.name]
-            assert (record.type, record.shape, record.bytes) == (info.type.name, info.shape, info.nbytes)
-            assert record.sha256 == hashlib.sha256(file.data(info).tobytes()).hexdigest()
+        for tensor in manifest.tensors:
+            info = file.tensors[tensor.name]
+            assert (tensor.type, tensor.shape, tensor.bytes) == (info.type.name, info.shape, info.nbytes)
+            assert tensor.sha256 == hashlib.sha256(file.data(info).tobytes()).hexdigest()
 
 
 def test_a_manifest_goes_through_a_file(model: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from kquant.cli import COMMANDS, main, printable
 from kquant.cli.show import Grid, Styled, write
 from support import small_models
+from support.processes import interruptible
 
 MODELS = Path(__file__).parents[1] / "golden/gguf/models"
 KQUANT = [sys.executable, "-W", "error", "-m", "kquant"]
@@ -96,7 +97,7 @@ def test_outputs_whose_encoding_has_no_arrow(encoding: str, arrow: bytes) -> Non
     ("arguments", "hint"),
     [
         (["quantize", "nan.gguf", "Q8_0"], "`kquant verify FILE` lists every tensor that holds such numbers"),
-        (["inspect", "short.gguf"], "a download may have been cut off"),
+        (["compare", "nan.gguf", "short.gguf"], "a download may have been cut off"),
         (
             ["sweep", "nan.gguf", "--types", "IQ1_S"],
             "`kquant types` shows which types kquant has",
@@ -187,7 +188,7 @@ def test_an_interrupted_command_ends_at_once(tmp_path: Path) -> None:
     write_model(source)
     command = [*KQUANT, "sweep", str(source), "--types", "Q2_K,Q3_K"]
     slowly = {**os.environ, "KQUANT_EXECUTION": "numpy"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=slowly) as process:
+    with interruptible(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=slowly) as process:
         assert process.stderr
         assert process.stderr.readline() == b"in.gguf\n"
         process.send_signal(signal.SIGINT)
@@ -205,7 +206,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, 
     write_model(source)
     command = [*KQUANT, "quantize", str(source), str(tmp_path / "out.gguf"), "Q4_K_M"]
     environment = {**os.environ, "KQUANT_EXECUTION": "numpy"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment) as process:
+    with interruptible(command, stderr=subprocess.PIPE, env=environment) as process:
         deadline = time.monotonic() + 60
         while len(list(tmp_path.iterdir())) < 2:
             assert process.poll() is None

@@ -19,7 +19,7 @@ SHELLS = {
 
 
 def completed(line: str, shell: str = "bash") -> list[str]:
-    """What the shell learns about the last word of a line."""
+    """The completions that the shell gets for the last argument of a line."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "kquant"],
         capture_output=True,

@@ -91,7 +91,7 @@ def test_infinite_metadata_is_no_json() -> None:
     [
         (None, "no.gguf: No such file or directory"),
         (b"GGML", "no.gguf: byte 0: magic: expected"),
-        (b"", "no.gguf: byte 0: magic: expected"),
+        (b"", "no.gguf: expected a GGUF file, got an empty file"),
     ],
 )
 def test_errors(
@@ -104,3 +104,17 @@ def test_errors(
     error, *hints = capsys.readouterr().err.splitlines()
     assert message in error
     assert hints == ["hint: a download may have been cut off"] * (content is not None and len(content) < 4)
+
+
+def test_a_download_under_way(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "download.gguf"
+    path.write_bytes(Path(MIXED).read_bytes()[:20_000])
+    out = shown(capsys, str(path))
+    line = "incomplete: 280.9 KiB are missing: the data of 76 of 76 tensors is not all there"
+    assert out.endswith(f"\n\n{line}\n")
+
+
+def test_machines_get_whole_arrays(capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads(shown(capsys, "--json", MIXED))
+    for entry in report["metadata"].values():
+        assert entry["count"] is None or len(entry["value"]) == entry["count"]

@@ -1,4 +1,4 @@
-"""The command lines of the golden llama-quantize runs, word for word: the same files, the same refusals."""
+"""The exact command lines of the golden llama-quantize runs: the same files, the same refusals."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_the_table_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
         6.5625,
     )
     assert row["parts"][0] == {"name": "q", "meaning": "quants", "count": 256, "bits": 6}
-    assert {row["name"] for row in rows if row["parts"] is None} >= {"IQ1_S", "I8", "F64", "MXFP4"}
+    assert {row["name"] for row in rows if row["parts"] is None} >= {"IQ1_S", "I8", "F64", "NVFP4"}
 
 
 @pytest.mark.parametrize("word", ["Q4_K", "q4_k", "12"])
@@ -54,9 +54,9 @@ def test_one_type(capsys: pytest.CaptureFixture[str], word: str) -> None:
 
 
 def test_a_type_without_a_codec(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["types", "MXFP4"]) == 0
-    assert capsys.readouterr().out == picture("MXFP4") + "\n"
-    found = json_of(capsys, "types", "MXFP4")
+    assert main(["types", "NVFP4"]) == 0
+    assert capsys.readouterr().out == picture("NVFP4") + "\n"
+    found = json_of(capsys, "types", "NVFP4")
     assert isinstance(found, dict)
     assert found["arithmetic"] is found["parts"] is found["fields"] is None
 

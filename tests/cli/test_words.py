@@ -1,4 +1,4 @@
-"""How the words of the command line are understood: as llama-quantize understands them."""
+"""The positional arguments of the command line have llama-quantize's meaning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kquant.cli import cli
+from kquant.cli import cli, main
 from kquant.cli.quantize import parse_words
 from kquant.types import FileType
 
@@ -49,7 +49,8 @@ def test_the_default_name_of_shards_has_no_suffix() -> None:
         ("in.gguf out.gguf", r"TYPE is missing after out\.gguf, for example"),
         ("in.gguf Q4_X", r"unknown file type 'Q4_X'; known: F32, F16, .*Q4_K_M"),
         ("in.gguf out.gguf Q4_X", r"unknown file type 'Q4_X'"),
-        ("in.gguf out.gguf 5", r"unknown file type '5'"),
+        ("in.gguf out.gguf 99", r"unknown file type '99'"),
+        (f"in.gguf {'9' * 5000}", r"unknown file type '9"),
         ("in.gguf Q8_0 many", r"THREADS must be a whole number, got 'many'"),
         ("in.gguf Q8_0 2 3", r"unexpected word '3' after THREADS"),
         ("in.gguf out.gguf Q8_0 2 3", r"unexpected word '3' after THREADS"),
@@ -58,6 +59,14 @@ def test_the_default_name_of_shards_has_no_suffix() -> None:
 def test_wrong_words(words: str, message: str) -> None:
     with pytest.raises(click.UsageError, match=message):
         parse_words(tuple(words.split()))
+
+
+@pytest.mark.parametrize("words", ["in.gguf IQ4_XS", "in.gguf out.gguf iq4_xs", "in.gguf out.gguf 30"])
+def test_file_types_that_kquant_cannot_make(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", *words.split()]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("kquant: error: kquant cannot make IQ4_XS files yet; it makes F32, F16, Q4_0")
+    assert "`kquant types --files`" in hint
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,10 @@ def test_a_real_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @parametrize(WITHOUT_CODEC)
 def test_a_type_without_codec_is_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    error, message = UnsupportedTypeError, r": cannot quantize to (IQ|NVFP|MXFP|TQ|Q[12]_0).*no codec"
+    error: type[KQuantError] = UnsupportedTypeError
+    message = r": cannot quantize to (IQ|NVFP|MXFP|TQ|Q[12]_0).*no codec"
     if not is_file_type(run.words[1]):
-        error, message = UnknownTypeError, rf"^unknown file type '{run.words[1]}'; known: F32, F16, Q4_0"
+        error, message = UnsupportedTypeError, rf"^kquant cannot make {run.words[1]} files yet; it makes F32"
     with pytest.raises(error, match=message):
         requantize(run, tmp_path, monkeypatch)
     assert not digests(tmp_path)
@@ -129,8 +130,9 @@ REFUSED_OPTIONS: dict[str, tuple[type[KQuantError], str]] = {
 def test_what_llama_quantize_refuses_is_refused(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    error: type[KQuantError]
     if run.words[1] != "Q9_Z" and not is_file_type(run.words[1]):
-        error, message = UnknownTypeError, rf"^unknown file type '{run.words[1]}'"
+        error, message = UnsupportedTypeError, rf"^kquant cannot make {run.words[1]} files yet"
     elif run.id in REFUSED_OPTIONS:
         error, message = REFUSED_OPTIONS[run.id]
     else:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MB = 1 << 20
 THREADS = 2
 SLABS = 4 + 1
-"""Slabs under way for each thread: those queued, and the one that it works on."""
+"""Slabs in progress for each thread: those in the queue, and the one that it works on."""
 SLACK = 8 * MB
 """What the allocator keeps, and what does not depend on slabs."""
 
@@ -68,7 +68,7 @@ def growth(folder: Path, large: Path, file_type: str, **options: Any) -> int:
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     anonymous, peak, total = json.loads(done.stdout)
     assert total < 300 * MB
-    return max(anonymous, peak)
+    return max(int(anonymous), int(peak))
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from kquant.errors import (
     OutputError,
     UnsupportedTypeError,
 )
+from support.processes import interruptible
 from support.small_models import heavy_tailed, packed, raw, write_model
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
@@ -140,7 +141,7 @@ def test_an_interrupt_of_the_process(source: Path, target: Path) -> None:
         "kquant.requantize(*sys.argv[1:3], 'Q8_0', threads=1, slab_elements=4096, progress=progress)"
     )
     command = [sys.executable, "-c", code, str(source), str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with interruptible(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"third\n"
         process.send_signal(signal.SIGINT)
@@ -273,7 +274,7 @@ def test_targets_that_cannot_be(path: str, reason: str, source: Path, target: Pa
 
 @POSIX
 def test_a_folder_that_may_not_be_written_to(source: Path) -> None:
-    """In a process of its own, which gives up the rights of root if it has them."""
+    """In a process of its own, which drops the rights of root if it has them."""
     code = (
         "import os, sys; sys.path[:0] = sys.argv[3:]\n"
         "import kquant.convert.run\n"
@@ -362,12 +363,12 @@ def test_a_shard_of_the_source(tmp_path: Path) -> None:
     for shard in split.iterdir():
         (tmp_path / shard.name).write_bytes(shard.read_bytes())
     first = tmp_path / "llama-slim-f16-00001-of-00003.gguf"
-    for path, options in (
-        (tmp_path / "llama-slim-f16-00002-of-00003.gguf", {}),
-        (tmp_path / "llama-slim-f16.gguf", {"keep_split": True}),
+    for path, keep_split in (
+        (tmp_path / "llama-slim-f16-00002-of-00003.gguf", False),
+        (tmp_path / "llama-slim-f16.gguf", True),
     ):
         with pytest.raises(OutputError, match="got the source itself"):
-            kquant.requantize(first, path, "Q8_0", **options)
+            kquant.requantize(first, path, "Q8_0", keep_split=keep_split)
     for shard in split.iterdir():
         assert (tmp_path / shard.name).read_bytes() == shard.read_bytes()
 

@@ -58,7 +58,7 @@ class LastFirst(AtOnce):
 
 @pytest.fixture
 def expected(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """What a run gives without more ado; that it is llama-quantize's is another test."""
+    """The result of a run with the defaults; another test shows that it is llama-quantize's."""
     monkeypatch.chdir(run.directory)
     kquant.requantize(run.source, tmp_path / "plain.gguf", run.words[1], **run.options())
     return (tmp_path / "plain.gguf").read_bytes()

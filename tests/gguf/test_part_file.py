@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,7 +135,7 @@ def test_targets_that_cannot_be(target: Callable[[Path], Path], reason: str, tmp
 @POSIX
 @pytest.mark.parametrize("read_only", ["directory", "file"])
 def test_read_only_target(read_only: str, tmp_path: Path) -> None:
-    """In a process of its own, which gives up the rights of root if it has them."""
+    """In a process of its own, which drops the rights of root if it has them."""
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "out"
@@ -272,13 +273,34 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("when", [1, 2])
+def test_an_interrupt_in_the_middle_of_a_write_leaves_nothing(when: int, tmp_path: Path) -> None:
+    """Python may raise it where the write is noted: before or after the bytes, within the lock's own code."""
+
+    class Interrupted(threading.Condition):
+        left = when
+
+        def __exit__(self, *_: object) -> None:
+            self.release()
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    part = PartFile(tmp_path / "out", 3)
+    part._changed = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        part.write(0, b"abc")
+    part.abort()
+    assert not list(tmp_path.iterdir())
+
+
 @POSIX
 def test_an_interrupt_while_the_file_is_made_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = os.open
 
-    def interrupted(*given: int) -> int:
+    def interrupted(*given: Any) -> int:
         os.close(make(*given))
         raise KeyboardInterrupt
 
@@ -319,7 +341,7 @@ def test_a_temporary_name_that_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_kill_in_the_middle_leaves_nothing_under_the_name(tmp_path: Path) -> None:
-    """kill -9, then a second run: what the first one left beside the target is in nobody's way."""
+    """kill -9, then a second run: what the first one left next to the target does no harm."""
     path = tmp_path / "out.gguf"
     code = (
         "import sys; from kquant.gguf import *; from kquant.types import TensorType\n"

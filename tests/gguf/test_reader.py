@@ -138,7 +138,7 @@ def test_shapes(
         assert info.n_elements == rows * per_row
         assert info.row_bytes == data_shape[-1]
         data = file.data(info)
-        assert (data.shape, data.dtype) == (data_shape, np.uint8)
+        assert (data.shape, data.dtype) == (data_shape, np.dtype(np.uint8))
         assert not data.flags.writeable
         assert data.size == info.nbytes
 

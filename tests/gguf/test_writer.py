@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from kquant.errors import GGUFError, GGUFLimitError, OutputError, ShapeError, UnknownTypeError
 from kquant.gguf import GGUFValueType, Metadata, TensorSpec, Writer, layout, read, read_shard
+from kquant.gguf.spec import ByteOrder
 from kquant.types import TensorType
 from support.files import GOLDEN_FILES, copy, name_of, smollm2, write_vocabulary
 from support.gguf_builder import ARRAY, CODES, STRING, UINT32, GGUFBuilder, every_kind
@@ -38,7 +39,7 @@ def test_smollm2_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("byteorder", ["little", "big"])
-def test_a_large_vocabulary_comes_back(byteorder: str, tmp_path: Path) -> None:
+def test_a_large_vocabulary_comes_back(byteorder: ByteOrder, tmp_path: Path) -> None:
     write_vocabulary(tmp_path / "v.gguf", byteorder)
     assert_copies(tmp_path / "v.gguf", tmp_path)
 
@@ -76,9 +77,9 @@ def files(draw: st.DrawFn) -> bytes:
             payload = draw(st.binary(min_size=n * widths[kind], max_size=n * widths[kind]))
         types = b.pack("i", kind) if count is None else b.pack("iiQ", ARRAY, kind, count)
         b.kv_raw(b.string(key) + types + payload)
-    types = st.sampled_from([t for t in TensorType if not t.removed])
+    tensor_types = st.sampled_from([t for t in TensorType if not t.removed])
     for name in draw(st.lists(st.binary(max_size=63), max_size=5, unique_by=lambda n: n.split(b"\0")[0])):
-        t = draw(types)
+        t = draw(tensor_types)
         outer = draw(st.lists(st.integers(0, 3), max_size=3))
         b.tensor(
             name, (t.block_size * draw(st.integers(0, 2)), *outer), t.id, size=(t.block_size, t.type_size)
@@ -177,7 +178,7 @@ def test_a_file_without_tensors_is_padded(tmp_path: Path) -> None:
             [("a", (32,), TensorType.REMOVED_4)],
             {},
             UnknownTypeError,
-            "tensor 'a': expected a tensor type that ggml still has, got 4",
+            "tensor 'a': expected a tensor type that ggml still has, got Q4_2 (id 4), which it has removed",
         ),
         ([], {"version": 1}, GGUFError, "GGUF version: expected one of (2, 3), got 1"),
         ([], {"alignment": 64}, GGUFError, "alignment: expected 32 as in the metadata, got 64"),

@@ -135,7 +135,7 @@ def test_a_type_without_codec(tmp_path: Path) -> None:
         assert np.array_equal(model.tensors["w"].data, data)
         with pytest.raises(UnsupportedTypeError, match=r"^IQ2_XXS: .*no codec"):
             model.tensors["w"].numpy()
-    path = write_model(tmp_path / "big.gguf", {"w": (data, TensorType.IQ2_XXS)}, byteorder="big", turn=False)
+    path = write_model(tmp_path / "big.gguf", {"w": (data, TensorType.IQ2_XXS)}, byteorder="big", swap=False)
     with (
         kquant.open(path) as model,
         pytest.raises(

@@ -1,4 +1,4 @@
-"""Headers and padding to the byte: whole files where no codec takes part."""
+"""Headers and padding to the byte: whole files in which no tensor is converted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of llama-quantize's options, and what is no such word."""
+"""The values of llama-quantize's options, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import kquant
-from kquant.errors import OptionError, UnknownTypeError
+from kquant.errors import OptionError, UnknownTypeError, UnsupportedTypeError
 from kquant.planning.options import (
     Override,
     PlanOptions,
@@ -139,7 +139,7 @@ def test_patterns_from_texts_and_pairs() -> None:
     compiled = compile_patterns(["ATTN_V=q8_0", (r"\D+$", "q6_k"), ("x", TensorType.F16)])
     assert [(pattern.pattern, type) for pattern, type in compiled] == [
         ("attn_v", TensorType.Q8_0),
-        (r"\D+$", TensorType.Q6_K),  # pairs are taken as they stand
+        (r"\D+$", TensorType.Q6_K),  # pairs are used as they are
         ("x", TensorType.F16),
     ]
     digits = compile_patterns([(r"\d", "f16")])[0][0]
@@ -181,11 +181,26 @@ def test_file_types_by_number() -> None:
     assert file_type_of("copy") is FileType.COPY
 
 
-@pytest.mark.parametrize("value", ["Q9_Z", "", "-1", -1, "99", 4, "IQ2_XXS"])
+@pytest.mark.parametrize("value", ["Q9_Z", "", "-1", -1, "99", "9" * 5000, "MOSTLY_IQ2_XXS"])
 def test_file_type_that_is_none(value: str | int) -> None:
     with pytest.raises(
         UnknownTypeError, match=re.escape(f"unknown file type {str(value)!r}; known: F32, F16,")
     ):
+        file_type_of(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("IQ2_XXS", "kquant cannot make IQ2_XXS files yet; it makes F32, F16, "),
+        ("iq4_xs", "kquant cannot make IQ4_XS files yet"),
+        ("38", "kquant cannot make MXFP4_MOE files yet"),
+        (4, "llama.cpp has removed the file type Q4_1_SOME_F16"),
+        ("q4_0_4_4", "llama.cpp has removed the file type Q4_0_4_4"),
+    ],
+)
+def test_file_type_that_kquant_cannot_make(value: str | int, message: str) -> None:
+    with pytest.raises(UnsupportedTypeError, match=f"^{re.escape(message)}"):
         file_type_of(value)
 
 
@@ -195,6 +210,6 @@ def test_target_type() -> None:
     with pytest.raises(UnknownTypeError, match="unknown tensor type 'q9'"):
         target_type("q9")
     with pytest.raises(
-        OptionError, match="expected a tensor type that can be stored, got REMOVED_4, which ggml has"
+        OptionError, match="expected a tensor type that can be stored, got Q4_2 \\(id 4\\), which ggml has"
     ):
         target_type("removed_4")

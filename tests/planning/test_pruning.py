@@ -62,4 +62,5 @@ def test_what_remains_is_numbered_without_gaps_and_in_order(n_layers: int, layer
         return
     kept, remaining = prune([f"blk.{i}.a" for i in range(n_layers)], layers)
     assert [layer_of(name) for name in kept] == [i for i in range(n_layers) if i not in layers]
+    assert remaining is not None
     assert [layer_of(name) for name in kept.values()] == list(range(remaining))

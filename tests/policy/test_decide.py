@@ -132,7 +132,7 @@ def test_output_type_by_option() -> None:
 
 
 def test_embedding_type_by_option() -> None:
-    asked = {"token_embedding_type": TensorType.Q3_K}
+    asked: dict[str, Any] = {"token_embedding_type": TensorType.Q3_K}
     assert one("token_embd.weight", **asked) == Decision(TensorType.Q3_K, "token embeddings, by option")
     assert one("token_embd.weight", "F16", **asked).type is TensorType.Q3_K
     assert one("token_embd.weight", pure=True, **asked).type is TensorType.Q3_K
@@ -144,8 +144,9 @@ def test_embedding_type_by_option() -> None:
 
 
 def test_the_table_of_embeddings_per_layer() -> None:
-    name, asked = "per_layer_token_embd.weight", {"token_embedding_type": TensorType.Q3_K}
-    named = {"tensor_types": patterns(per_layer="Q5_0")}
+    name = "per_layer_token_embd.weight"
+    asked: dict[str, Any] = {"token_embedding_type": TensorType.Q3_K}
+    named: dict[str, Any] = {"tensor_types": patterns(per_layer="Q5_0")}
     assert one(name).type is TensorType.Q4_K
     assert one(name, **asked).type is TensorType.Q3_K
     assert one(name, **asked, **named).type is TensorType.Q5_0
@@ -164,7 +165,7 @@ def test_a_type_set_by_option_must_fit() -> None:
 
 
 def test_the_first_pattern_that_matches_wins() -> None:
-    chosen = {"tensor_types": patterns(attn="Q8_0", attn_q="Q2_K", ffn="F16", norm="Q4_0")}
+    chosen: dict[str, Any] = {"tensor_types": patterns(attn="Q8_0", attn_q="Q2_K", ffn="F16", norm="Q4_0")}
     assert one("blk.0.attn_q.weight", **chosen) == Decision(TensorType.Q8_0, "named by the pattern 'attn'")
     assert one("blk.0.ffn_up.weight", **chosen).type is TensorType.F16
     assert one("blk.0.attn_norm.weight", **chosen).quantize is False

@@ -80,7 +80,7 @@ def test_query_heads_per_key(n_head: Any, n_head_kv: Any, n_gqa: int) -> None:
         ("qwen3", {"block_count": 80, "attention__head_count_kv": 8}, False),
     ],
 )
-def test_70b(architecture: str, numbers: dict[str, int], is_70b: bool) -> None:
+def test_70b(architecture: str, numbers: dict[str, Any], is_70b: bool) -> None:
     assert facts(architecture, attention__head_count=64, **numbers).is_70b is is_70b
 
 

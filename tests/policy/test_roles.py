@@ -49,7 +49,7 @@ def test_token_embeddings() -> None:
     [
         ("blk.0.attn_q.weight", 0),
         ("blk.61.nextn.eh_proj.weight", 61),
-        ("blk.12attn", 12),  # as C's sscanf takes "blk.%d.": what follows the number does not count
+        ("blk.12attn", 12),  # as C's sscanf reads "blk.%d.": what follows the number does not count
         ("blk. +3.x", 3),
         ("blk.-1.x", -1),
         ("blk.x", None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kquant.kernels.execute import Execution
 from kquant.products.dots import vec_dot, vec_dot_type
@@ -13,7 +14,7 @@ INDEX = golden.document("vec_dot/index.json")
 EXECUTIONS: tuple[Execution, ...] = ("numba", "numpy")
 
 
-def results(name: str, execution: Execution) -> golden.NDArray[np.float32]:
+def results(name: str, execution: Execution) -> NDArray[np.float32]:
     pairs = golden.arrays(f"vec_dot/{name}.npz")
     activation = INDEX[name]["activation"]
     return vec_dot(pairs["weights"], name, pairs["activations"], activation, execution=execution)

@@ -14,10 +14,13 @@ from kquant.formats import format_of
 from kquant.kernels.execute import Execution
 from kquant.products.dots import vec_dot, vec_dot_type
 from kquant.types import TensorType
+from support.naive import IQ4_NL_LEVELS, e2m1
 
-TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+TYPES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4")
 OFFSET = {"Q3_K": 4, "Q6_K": 32, "Q4_0": 8, "Q5_0": 16}
 """What is subtracted from the levels as they are stored."""
+LEVELS = {"IQ4_NL": IQ4_NL_LEVELS, "MXFP4": [int(2 * e2m1(q)) for q in range(16)]}
+"""What the stored numbers stand for, where it is not a difference; MXFP4's are doubled."""
 
 
 def one_block(name: str, seed: int, largest: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -27,9 +30,11 @@ def one_block(name: str, seed: int, largest: bool) -> tuple[NDArray[np.uint8], N
     codes = np.full(tensor_type.type_size, 255) if largest else rng.integers(0, 256, tensor_type.type_size)
     fields = format_of(tensor_type).unpack(codes[None].astype(np.uint8))
     weights = {key: np.array(value) for key, value in fields.items()}
-    for values in weights.values():
+    for key, values in weights.items():
         if values.dtype.kind == "f":
             values[...] = 1
+        elif key == "e":
+            values[...] = 128
         elif largest and values.dtype == np.int8:
             values[...] = -128
     q = np.full(partner.block_size, -128) if largest else rng.integers(-128, 128, partner.block_size)
@@ -45,7 +50,7 @@ def slow_sum(name: str, w: NDArray[np.uint8], a: NDArray[np.uint8]) -> int:
     """Element by element, in integers without bounds; minima times the sums that a block of Q8_K says."""
     tensor_type, partner = TensorType[name], vec_dot_type(name)
     weights, activations = format_of(tensor_type).unpack(w), format_of(partner).unpack(a)
-    q = [int(v) for v in weights["q"].reshape(-1)]
+    q = [LEVELS[name][int(v)] if name in LEVELS else int(v) for v in weights["q"].reshape(-1)]
     y = [int(v) for v in activations["q"].reshape(-1)]
     sc = (
         [int(v) - (32 if name == "Q3_K" else 0) for v in weights["sc"].reshape(-1)]
@@ -99,8 +104,7 @@ def test_sums_of_activations_that_are_not_theirs(name: str, bsum: int, execution
     """A block of Q8_K may say anything of its sums, and is believed where ggml's generic code uses them."""
     for seed in range(5):
         w, a = one_block(name, seed, largest=False)
-        fields = format_of(TensorType.Q8_K).unpack(a)
-        fields["bsums"] = np.full((1, 16), bsum, np.int16)
+        fields = dict(format_of(TensorType.Q8_K).unpack(a)) | {"bsums": np.full((1, 16), bsum, np.int16)}
         false = format_of(TensorType.Q8_K).pack(fields)
         wanted = slow_sum(name, w, false)
         for n_columns in (1, 3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ import kquant
 from kquant import KQuantError, NonFiniteError, QuantizedTensor, ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
 from kquant.kernels import product_loops
-from kquant.kernels.language.products import ROWS, empty_tile
+from kquant.kernels.language.tiles import empty_tile
+from kquant.kernels.layout import ROWS
 from kquant.products import engine, matrices
 from kquant.products.dots import vec_dot, vec_dot_type
 from kquant.products.engine import activations_of
@@ -24,6 +25,7 @@ from kquant.types import TensorType
 
 K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 LEGACY = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+TABLES = ("IQ4_NL", "MXFP4")
 FLOATS = ("F16", "BF16", "F32")
 SHAPES = [
     ((3, 5, 256), (256,)),
@@ -66,12 +68,12 @@ def test_shapes_are_numpys(type: str, w_shape: tuple[int, ...], x_shape: tuple[i
     assert (np.abs(result - wanted) <= tolerance(unpacked, x)).all()
 
 
-@pytest.mark.parametrize("type", K_QUANTS + LEGACY + FLOATS)
+@pytest.mark.parametrize("type", K_QUANTS + LEGACY + TABLES + FLOATS)
 def test_equals_the_unpacked_product_within_the_activations_error(type: str) -> None:
     w, x = packed(type, 9, 512), normal(512, 5, seed=1)
     unpacked = w.numpy()
     for execution in ("numba", "numpy"):
-        result = matmul(w, x, execution=execution)  # type: ignore[arg-type]
+        result = matmul(w, x, execution=execution)
         assert (np.abs(result - unpacked @ x) <= tolerance(unpacked, x)).all()
 
 
@@ -114,7 +116,7 @@ def test_rows_are_sliced_without_copying() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    type=st.sampled_from(K_QUANTS + LEGACY),
+    type=st.sampled_from(K_QUANTS + LEGACY + TABLES),
     rows=st.integers(1, 40),
     columns=st.integers(1, 40),
     threads=st.sampled_from([1, 2, 3]),
@@ -156,7 +158,7 @@ def test_the_loops_over_tiles_as_they_stand(type: str, columns: int) -> None:
     )
     w, x = packed(type, 20, 512), normal(columns, 512, seed=1)
     given = activations_of(kquant.quantize(x, partner), partner).columns
-    tiles = [empty_tile(ROWS, codec.type.block_size) for _ in range(256 // codec.type.block_size)]
+    tiles = [empty_tile(ROWS, dot) for _ in range(256 // codec.type.block_size)]
     acc, out = np.zeros((columns, ROWS), np.float32), np.empty((columns, 20), np.float32)
     loops(w.data, given, tiles, acc, True, out)
     np.testing.assert_array_equal(out, x @ w.T)
@@ -164,14 +166,14 @@ def test_the_loops_over_tiles_as_they_stand(type: str, columns: int) -> None:
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 8])
 @pytest.mark.parametrize("type", ["Q3_K", "Q6_K"])
-def test_the_loop_over_strips_as_it_stands(type: str, blocks: int) -> None:
+def test_the_loop_over_consecutive_blocks_as_it_stands(type: str, blocks: int) -> None:
     codec, partner = format_of(TensorType[type]), vec_dot_type(type)
     w, x = packed(type, 20, 256 * blocks), normal(256 * blocks, seed=1)
     column = activations_of(kquant.quantize(x[None], partner), partner).columns[:, 0]
     lanes = [column[np.arange(first, first + ROWS) % blocks] for first in range(0, ROWS * blocks, ROWS)]
     terms, acc = np.empty((blocks, ROWS), np.float32), np.zeros((1, ROWS), np.float32)
     words, out = terms.view(np.uint8).reshape(ROWS, -1), np.empty((1, 20), np.float32)
-    loops = product_loops.multiply_strips(engine.block_dot(codec), codec.type.type_size)
+    loops = product_loops.multiply_consecutive(engine.block_dot(codec), codec.type.type_size)
     loops(w.data, [None], lanes, terms, words, acc, True, out)
     np.testing.assert_array_equal(out[0], w @ x)
 
@@ -179,7 +181,7 @@ def test_the_loop_over_strips_as_it_stands(type: str, blocks: int) -> None:
 @pytest.mark.parametrize("near", [0, engine.NEAR])
 @pytest.mark.parametrize("type", K_QUANTS)
 def test_every_number_of_super_blocks(type: str, near: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strips begin anywhere in a row, and rows are any number of them; fetched from memory or not."""
+    """Sixteen consecutive super-blocks begin anywhere in a row; prefetched from memory or not."""
     monkeypatch.setattr(engine, "NEAR", near)
     for blocks in (1, 2, 3, 5, 8, 13, 16, 22, 33):
         for rows in (1, 16, 17, 50):
@@ -197,7 +199,9 @@ def test_every_row_length() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(type=st.sampled_from(K_QUANTS + LEGACY), power=st.integers(-6, 6), seed=st.integers(0, 2**32 - 1))
+@given(
+    type=st.sampled_from(K_QUANTS + LEGACY + TABLES), power=st.integers(-6, 6), seed=st.integers(0, 2**32 - 1)
+)
 def test_linear_in_the_scale(type: str, power: int, seed: int) -> None:
     """A power of two goes through every float operation unchanged."""
     w, x = packed(type, 4, 256), normal(256, 2, seed=seed)
@@ -205,10 +209,10 @@ def test_linear_in_the_scale(type: str, power: int, seed: int) -> None:
     if type in K_QUANTS:
         np.testing.assert_array_equal(w @ (x * scale), (w @ x) * scale)
     else:
-        np.testing.assert_allclose(w @ (x * scale), (w @ x) * scale, rtol=1e-3, atol=1e-2 * scale)
+        np.testing.assert_allclose(w @ (x * scale), (w @ x) * scale, rtol=1e-3, atol=float(1e-2 * scale))
 
 
-@pytest.mark.parametrize("type", K_QUANTS + LEGACY + FLOATS)
+@pytest.mark.parametrize("type", K_QUANTS + LEGACY + TABLES + FLOATS)
 def test_zero_rows_and_columns(type: str) -> None:
     values, x = normal(3, 256), normal(256, 3, seed=1)
     values[1], x[:, 2] = 0, 0
@@ -280,10 +284,10 @@ ERRORS: list[tuple[Any, type[KQuantError], str]] = [
     (lambda: packed("Q4_K", 3, 256) @ np.ones(256, complex), UnsupportedTypeError, "got dtype complex128"),
     (lambda: packed("Q4_K", 3, 256) @ np.full(256, np.nan), NonFiniteError, "got nan"),
     (
-        lambda: matmul(np.ones((3, 256)), np.ones(256)),
+        lambda: matmul(cast(QuantizedTensor, np.ones((3, 256))), np.ones(256)),
         UnsupportedTypeError,
         "in a QuantizedTensor, got ndarray",
-    ),  # type: ignore[arg-type]
+    ),
     (lambda: packed("Q4_K", 2, 3, 256).T, ShapeError, "expected a matrix; `mT`"),
     (lambda: packed("Q4_K", 256).mT, ShapeError, "expected at least two axes"),
 ]

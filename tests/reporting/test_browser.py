@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 import kquant
 from kquant.reporting.colours import ERRORS, ROLES, SURFACES, TYPES, ramp
@@ -22,12 +23,14 @@ from support.hostile import write_hostile
 SOURCE = GOLDEN / "models/llama-slim-f16.gguf"
 FILE = GOLDEN / "outputs/llama-slim-f16.Q4_K_M.gguf"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+Scheme = Literal["light", "dark"]
 PHONE, DESKTOP = (360, 800), (1280, 900)
 
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 VIEWS = {
     f"{name}, {scheme}": (size, scheme)
     for name, size in (("phone", PHONE), ("desktop", DESKTOP))
-    for scheme in ("light", "dark")
+    for scheme in SCHEMES
 }
 
 
@@ -56,15 +59,15 @@ class Visit:
 
     page: Page
     size: tuple[int, int]
-    scheme: str
+    scheme: Scheme
     complaints: list[str]
     requests: list[str]
 
     def colours(self, place: str) -> dict[str, int]:
         """Each colour of a screenshot of a picture, and how many pixels have it."""
         image = Image.open(io.BytesIO(self.page.locator(f"#{place}").screenshot())).convert("RGB")
-        found = image.getcolors(image.width * image.height) or []
-        return {f"#{bytes(colour).hex()}": n for n, colour in found}
+        colours, counts = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_counts=True)
+        return {f"#{colour.tobytes().hex()}": int(n) for colour, n in zip(colours, counts, strict=True)}
 
 
 Opener = Callable[..., Visit]
@@ -76,9 +79,9 @@ def visit(browser: Browser) -> Iterator[Opener]:
     contexts = []
 
     def open_page(
-        path: Path, size: tuple[int, int] = DESKTOP, scheme: str = "light", **options: Any
+        path: Path, size: tuple[int, int] = DESKTOP, scheme: Scheme = "light", **options: Any
     ) -> Visit:
-        viewport = {"width": size[0], "height": size[1]}
+        viewport = ViewportSize(width=size[0], height=size[1])
         contexts.append(browser.new_context(viewport=viewport, color_scheme=scheme, **options))
         opened = Visit(contexts[-1].new_page(), size, scheme, [], [])
         opened.page.on("console", lambda message: opened.complaints.append(message.text))

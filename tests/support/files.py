@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from kquant.gguf import GGUFFile, GGUFValueType, Metadata, TensorSpec, Writer, layout
+from kquant.gguf.spec import ByteOrder
 from kquant.types import TensorType
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "gguf"
@@ -30,7 +31,7 @@ def smollm2() -> Path:
     return path
 
 
-def write_vocabulary(path: Path, byteorder: str = "little") -> None:
+def write_vocabulary(path: Path, byteorder: ByteOrder = "little") -> None:
     """A file whose vocabulary has as many tokens and merges as Llama 3's, and one small tensor."""
     md = Metadata()
     array, string = GGUFValueType.ARRAY, GGUFValueType.STRING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 UINT8, INT8, UINT16, INT16, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64, FLOAT64 = range(13)
@@ -41,7 +42,7 @@ class GGUFBuilder:
         payload = self.string(value) if isinstance(value, bytes) else self.pack(CODES[kind], value)
         return self.kv_raw(self.string(key) + self.pack("i", kind) + payload)
 
-    def array(self, key: bytes, kind: int, items: list[float] | list[bytes]) -> GGUFBuilder:
+    def array(self, key: bytes, kind: int, items: Sequence[float] | Sequence[bytes]) -> GGUFBuilder:
         payload = b"".join(
             self.string(i) if isinstance(i, bytes) else self.pack(CODES[kind], i) for i in items
         )

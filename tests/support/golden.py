@@ -18,9 +18,13 @@ K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 LEGACY = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 ROW_ONLY = ("Q8_1", "Q8_K")
 """Types that ggml writes for activations only: no importance matrix, no `ggml_quantize_chunk`."""
+IQ = ("IQ4_NL",)
+FP4 = ("MXFP4",)
 FLOATS = ("F16", "BF16")
-TYPES = K_QUANTS + LEGACY + ROW_ONLY + FLOATS
+TYPES = K_QUANTS + LEGACY + IQ + FP4 + ROW_ONLY + FLOATS
 """Every type with golden bytes; F32 is its own golden."""
+WEIGHTED = K_QUANTS + LEGACY[:-1] + IQ
+"""The types whose quantizers look at importance weights."""
 
 
 @cache
@@ -67,6 +71,11 @@ class Quantized:
 
     def __str__(self) -> str:
         return f"{self.type}-{self.input}-{self.importance}"
+
+    @property
+    def is_chunk(self) -> bool:
+        """Whether `ggml_quantize_chunk` writes these bytes: IQ4_NL's row reference tries fewer scales."""
+        return (self.type, self.importance) != ("IQ4_NL", "ref")
 
     @property
     def x(self) -> NDArray[np.float32]:

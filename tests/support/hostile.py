@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from kquant.gguf import GGUFValueType, Metadata, TensorSpec, Writer, layout
-from kquant.types import TensorType
 from support.small_models import heavy_tailed, packed
 
 SCRIPT = "</script><script>window.hacked = 1</script>"
@@ -20,7 +19,7 @@ NAMES = [
 
 
 def write_hostile(path: Path, type_name: str = "F16") -> Path:
-    """A model that would run a script if anything were taken for HTML."""
+    """A model that would run a script if any of its texts were treated as HTML."""
     metadata = Metadata()
     for key, value in {
         "general.architecture": "<b>llama</b>",
@@ -29,7 +28,7 @@ def write_hostile(path: Path, type_name: str = "F16") -> Path:
     }.items():
         metadata.set(key, value, GGUFValueType.STRING)
     data, tensor_type = packed(heavy_tailed(4, 256), type_name)
-    specs = [TensorSpec(name, (256, 4), TensorType(tensor_type.id)) for name in NAMES]
+    specs = [TensorSpec(name, (256, 4), tensor_type) for name in NAMES]
     with Writer(path, layout(metadata, specs)) as writer:
         for index in range(len(specs)):
             writer.write(index, 0, data)

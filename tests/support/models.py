@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -42,7 +42,7 @@ class Model:
 
 
 def _model(
-    name: str, architecture: str, numbers: Mapping[str, int], top: Shapes, layers: list[Shapes]
+    name: str, architecture: str, numbers: Mapping[str, int], top: Shapes, layers: Sequence[Shapes]
 ) -> Model:
     shapes = dict(top)
     for i, layer in enumerate(layers):
@@ -118,7 +118,7 @@ def _falcon(n_layer: int, n_embd: int, n_head: int, n_head_kv: int, n_vocab: int
 
 
 def _deepseek() -> Model:
-    attention = {
+    attention: dict[str, tuple[int, ...]] = {
         "attn_norm.weight": (7168,),
         "attn_q_a.weight": (1536, 7168),
         "attn_q_a_norm.weight": (1536,),
@@ -130,12 +130,12 @@ def _deepseek() -> Model:
         "attn_output.weight": (7168, 16384),
         "ffn_norm.weight": (7168,),
     }
-    dense = {
+    dense: dict[str, tuple[int, ...]] = {
         "ffn_gate.weight": (18432, 7168),
         "ffn_up.weight": (18432, 7168),
         "ffn_down.weight": (7168, 18432),
     }
-    experts = {
+    experts: dict[str, tuple[int, ...]] = {
         "ffn_gate_inp.weight": (256, 7168),
         "ffn_gate_exps.weight": (256, 2048, 7168),
         "ffn_up_exps.weight": (256, 2048, 7168),

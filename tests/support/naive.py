@@ -66,6 +66,27 @@ def decode_q8_1(block: Block) -> Values:
     return [f32(signed(q)) * d for q in qs]
 
 
+IQ4_NL_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+
+def decode_iq4_nl(block: Block) -> Values:
+    d, qs = half(block, 0), block[2:18]
+    return [d * f32(IQ4_NL_LEVELS[nibble(qs, i)]) for i in range(32)]
+
+
+def e2m1(bits: int) -> np.float32:
+    """A float of four bits: sign, two of exponent, one of mantissa; minus zero is zero."""
+    exponent, mantissa = bits >> 1 & 3, bits & 1
+    magnitude = f32((2 + mantissa) * 2.0 ** (exponent - 2) if exponent else mantissa / 2)
+    return -magnitude if bits & 8 and magnitude else magnitude
+
+
+def decode_mxfp4(block: Block) -> Values:
+    """The smallest scales are subnormal; twice the scale times half the float rounds nowhere."""
+    half_scale, qs = f32(2.0 ** (block[0] - 128)), block[1:17]
+    return [f32(2) * e2m1(nibble(qs, i)) * half_scale for i in range(32)]
+
+
 # ---------------------------------------------------------------- super-blocks of 256
 
 
@@ -170,6 +191,8 @@ DECODERS: dict[str, Callable[[Block], Values]] = {
     "Q5_K": decode_q5_k,
     "Q6_K": decode_q6_k,
     "Q8_K": decode_q8_k,
+    "IQ4_NL": decode_iq4_nl,
+    "MXFP4": decode_mxfp4,
 }
 
 
@@ -186,12 +209,15 @@ HALVES: dict[str, tuple[int, ...]] = {
     "Q4_K": (0, 2),
     "Q5_K": (0, 2),
     "Q6_K": (208,),
+    "IQ4_NL": (0,),
 }
 """Where each block keeps its fp16 numbers: byte offsets."""
 
 
 def is_valid(block: Block, type_name: str) -> bool:
     """Whether every floating-point number stored in a block is finite."""
+    if type_name == "MXFP4":
+        return block[0] != 255
     if type_name in HALVES:
         return all(math.isfinite(half(block, at)) for at in HALVES[type_name])
     return bool(np.isfinite(decode_bf16(block) if type_name == "BF16" else decode_f32(block[:4]))[0])
@@ -250,9 +276,26 @@ def encode_q8_0(x: Sequence[np.float32]) -> Block:
     return half_bytes(d) + bytes(round_away(value * inverse(d)) & 255 for value in x)
 
 
+def encode_mxfp4(x: Sequence[np.float32]) -> Block:
+    """The exponent of the largest magnitude, two less for a float of four bits that reaches 6.
+
+    Only for magnitudes whose logarithm does not round up to the next integer.
+    """
+    largest_exponent = math.frexp(float(abs(largest(x))))[1] - 1
+    e = max(largest_exponent + 125, 0) if any(x) else 0
+    scale = 2.0 ** (e - 127)
+    magnitudes = [float(e2m1(q)) * scale for q in range(8)]
+    levels = []
+    for value in x:
+        q = min(range(8), key=lambda q: abs(magnitudes[q] - abs(float(value))))  # of two the first
+        levels.append(q + 8 if q and value < 0 else q)
+    return bytes([e]) + bytes(levels[i] | levels[i + 16] << 4 for i in range(16))
+
+
 ENCODERS: dict[str, Callable[[Sequence[np.float32]], Block]] = {
     "F16": encode_f16,
     "BF16": encode_bf16,
     "Q4_0": encode_q4_0,
     "Q8_0": encode_q8_0,
+    "MXFP4": encode_mxfp4,
 }

@@ -82,8 +82,13 @@ def is_defined(
     """Which rows have one result in C: bool (n_rows,).
 
     The legacy quantizers that do not search multiply with 1 / d and cast the product to an integer.
-    Where d is so small that 1 / d is infinite, the cast is undefined.
+    Where d is so small that 1 / d is infinite, the cast is undefined.  MXFP4 casts exponents to bytes, and
+    those of blocks below 2**-125 are negative.
     """
+    if type_name == "MXFP4":
+        magnitudes = np.abs(x.reshape(len(x), -1, 32)).max(axis=2)
+        scaled: NDArray[np.bool_] = ((magnitudes == 0) | (magnitudes >= 2.0**-125)).all(axis=1)
+        return scaled
     if type_name not in _DIVISORS or (weights is not None and type_name != "Q8_0"):
         return np.ones(len(x), np.bool_)
     blocks = x.reshape(len(x), -1, 32)

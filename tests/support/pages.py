@@ -1,4 +1,4 @@
-"""What an HTML page holds, as far as tests ask."""
+"""What an HTML page contains, as far as tests ask."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Attributes = dict[str, str]
 
 @dataclass
 class Page(HTMLParser):
-    """Every element of a page, its scripts, and its words."""
+    """Every element of a page, its scripts, and its text."""
 
     source: str
     elements: list[tuple[str, Attributes]] = field(default_factory=list)

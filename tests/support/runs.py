@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kquant.errors import UnknownTypeError, UnsupportedTypeError
 from kquant.gguf import GGUFValueType, Metadata
 from kquant.planning.options import file_type_of, parse_prune_layers, parse_tensor_type, read_tensor_types
 
@@ -118,10 +119,10 @@ class Run:
 
 
 def is_file_type(word: str) -> bool:
-    """Whether kquant knows that file type."""
+    """Whether kquant makes that file type."""
     try:
         file_type_of(word)
-    except LookupError:
+    except (UnknownTypeError, UnsupportedTypeError):
         return False
     return True
 

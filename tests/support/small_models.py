@@ -39,9 +39,9 @@ def write_model(
     *,
     byteorder: ByteOrder = "little",
     version: int = 3,
-    turn: bool = True,
+    swap: bool = True,
 ) -> Path:
-    """A llama model of these tensors: data in little endian, or as it is stored if not to `turn`."""
+    """A llama model of these tensors: data in little endian, or as given if `swap` is false."""
     metadata = Metadata()
     metadata.set("general.architecture", "llama", GGUFValueType.STRING)
     metadata.set("llama.block_count", 1, GGUFValueType.UINT32)
@@ -52,7 +52,7 @@ def write_model(
     with Writer(path, layout(metadata, specs, version=version, byteorder=byteorder)) as writer:
         for index, (data, t) in enumerate(tensors.values()):
             writer.write(
-                index, 0, swapped(data, t) if byteorder == "big" and turn else np.ascontiguousarray(data)
+                index, 0, swapped(data, t) if byteorder == "big" and swap else np.ascontiguousarray(data)
             )
         writer.commit()
     return path

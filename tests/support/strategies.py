@@ -166,6 +166,8 @@ WEIGHTS: Mapping[str, Recipe] = {
     "tiny": lambda rng: rng.random(N) * 1e-30,
     "large": lambda rng: rng.random(N) * 1e6,
     "mixed magnitudes": lambda rng: 10 ** rng.uniform(-12, 6, N),
+    "huge": lambda rng: rng.random(N) * 10 ** rng.uniform(20, 38),
+    "any magnitude": lambda rng: 10 ** rng.uniform(-37, 38, N),
 }
 
 

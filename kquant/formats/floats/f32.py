@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockFormat, NumberDot
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.kernels.execute import NumberDecoder, NumberEncoder
+from kquant.kernels.language.dot import NumberDot
 from kquant.kernels.language.lanes import Lanes, bits_of_float, float_of_bits
 from kquant.kernels.language.mark import kernel
 from kquant.types import TensorType

@@ -21,6 +21,8 @@ from kquant.kernels.language.lanes import (
     zeros,
 )
 from kquant.kernels.language.mark import kernel
+from kquant.kernels.language.packed import half_at, load_bytes, quad
+from kquant.kernels.language.tiles import Tile, put_d, put_min, put_minima, put_scales
 
 f32 = np.float32
 SIXTY_THREE = f32(63)
@@ -165,3 +167,14 @@ def pack_scale_min(sc: Bytes, m: Bytes) -> Bytes:
     a = (sc[..., :4] & 63) | ((sc[..., 4:] >> 4) << 6)
     b = (m[..., :4] & 63) | ((m[..., 4:] >> 4) << 6)
     return np.concatenate([a, b, (sc[..., 4:] & 15) | ((m[..., 4:] & 15) << 4)], axis=-1)
+
+
+@kernel
+def put_scales_and_minima(block: Rows, tile: Tile) -> None:
+    """The first 16 bytes of Q4_K and Q5_K: d, dmin, and the 6-bit scales and minima."""
+    head = load_bytes(block, 0, 16)
+    put_d(tile, half_at(head, 0))
+    put_min(tile, half_at(head, 2))
+    first, second, third = quad(head, 1), quad(head, 2), quad(head, 3)
+    put_scales(tile, first & 63, (third & 15) | ((first >> 6) << 4))
+    put_minima(tile, second & 63, (third >> 4) | ((second >> 6) << 4))

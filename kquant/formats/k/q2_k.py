@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.k.affine_block import remember, requantize, search_weighted
-from kquant.formats.k.k_dot import add_with_minima
 from kquant.formats.scale_search import ZERO, affine_search, positive_search
 from kquant.kernels.execute import BlockDecoder, Search, WeightedSearch
+from kquant.kernels.language.dot import BlockDot, Minima, Scales
 from kquant.kernels.language.lanes import (
     Lanes,
     Rows,
@@ -43,21 +43,8 @@ from kquant.kernels.language.lanes import (
     zeros,
 )
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import (
-    Columns,
-    Tile,
-    dot_quads,
-    half_at,
-    load_bytes,
-    load_long,
-    load_quad,
-    put_factor,
-    put_quad,
-    put_small_scales,
-    put_two_bits,
-    quad,
-    small_dots,
-)
+from kquant.kernels.language.packed import bits, half_at, load_bytes
+from kquant.kernels.language.tiles import Tile, put_d, put_levels, put_min, put_minima, put_scales
 from kquant.types import TensorType
 
 TYPE = TensorType.Q2_K
@@ -146,35 +133,26 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = small_dots(acc, tile, columns, c)
-    return add_with_minima(acc, total, dot_quads(acc, tile, 15, 16, columns, c), tile, columns, c)
-
-
-@kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    minima, tail = load_bytes(block, SCALES) >> 4, load_quad(block, D)
-    put_factor(tile, 0, half_at(tail, 0))
-    put_factor(tile, 1, half_at(tail, 2))
-    put_quad(tile, 0, quad(minima, 0), 16)
-    put_quad(tile, 1, quad(minima, 1), 16)
-    put_quad(tile, 2, quad(minima, 2), 16)
-    put_quad(tile, 3, quad(minima, 3), 16)
+    minima, tail = load_bytes(block, SCALES, 16) >> 4, load_bytes(block, D, 4)
+    put_d(tile, half_at(tail, 0))
+    put_min(tile, half_at(tail, 2))
+    put_minima(tile, minima)
 
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    put_small_scales(tile, load_bytes(block, SCALES) & 15)
-    put_half(tile, 0, load_long(block, QS))
-    put_half(tile, 128, load_long(block, QS + 32))
+    put_scales(tile, load_bytes(block, SCALES, 16) & 15)
+    put_half(tile, 0, load_bytes(block, QS, 32))
+    put_half(tile, 128, load_bytes(block, QS + 32, 32))
 
 
 @kernel
 def put_half(tile: Tile, at: int, q: Lanes) -> None:
-    put_two_bits(tile, at, q, 0)
-    put_two_bits(tile, at + 32, q, 1)
-    put_two_bits(tile, at + 64, q, 2)
-    put_two_bits(tile, at + 96, q, 3)
+    put_levels(tile, at, bits(q, 0, 2))
+    put_levels(tile, at + 32, bits(q, 2, 2))
+    put_levels(tile, at + 64, bits(q, 4, 2))
+    put_levels(tile, at + 96, bits(q, 6, 2))
 
 
 FORMAT = BlockFormat(
@@ -186,5 +164,12 @@ FORMAT = BlockFormat(
     decoder=BlockDecoder(dequantize),
     quantizer=Search(quantize),
     weighted=WeightedSearch(quantize_weighted),
-    dot=BlockDot(TensorType.Q8_K, unpack_scales, unpack_levels, add, levels_bring_scales=True),
+    dot=BlockDot(
+        TensorType.Q8_K,
+        unpack_scales,
+        unpack_levels,
+        largest=3,
+        scales=Scales(16, 15, with_levels=True),
+        minima=Minima(16, 15),
+    ),
 )

@@ -20,19 +20,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.k.coordinate_search import coordinate_search
-from kquant.formats.k.k_dot import add_symmetric
 from kquant.formats.k.symmetric_block import largest_scale, requantize
 from kquant.formats.scale_search import (
     ONE,
     ZERO,
+    all_finite,
     clamp,
     symmetric_levels,
     symmetric_search,
 )
 from kquant.kernels.execute import BlockDecoder, Search, WeightedSearch
+from kquant.kernels.language.dot import BlockDot, Scales
 from kquant.kernels.language.lanes import (
     Lanes,
     Rows,
@@ -50,21 +51,8 @@ from kquant.kernels.language.lanes import (
     zeros,
 )
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import (
-    Columns,
-    Tile,
-    centered_dots,
-    half_from,
-    load_bytes,
-    load_long,
-    pair_with,
-    put_16_scales,
-    put_factor,
-    put_pair,
-    put_three_bits,
-    quad,
-    signed,
-)
+from kquant.kernels.language.packed import half_from, joined, load_bytes, quad, signed
+from kquant.kernels.language.tiles import Tile, put_d, put_levels, put_scales
 from kquant.types import TensorType
 
 TYPE = TensorType.Q3_K
@@ -140,10 +128,10 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
             store(w, i, wi)
             total = total + wi
         store(sums, j, total)
-        scale, inverse = symmetric_search(x, 16 * j, 16, w, NMAX, wx)
+        scale, inverse = symmetric_search(x, 16 * j, 16, w, NMAX, wx, True)
         store(scales, j, scale)
         symmetric_levels(x, 16 * j, 16, inverse, NMAX, levels[16 * j : 16 * j + 16])
-    scale, inverse = symmetric_search(scales, 0, 16, sums, SC_MAX, wx)
+    scale, inverse = symmetric_search(scales, 0, 16, sums, SC_MAX, wx, all_finite(scales))
     store_half(block, D, scale)
     symmetric_levels(scales, 0, 16, inverse, SC_MAX, w)
     for j in range(16):
@@ -185,46 +173,29 @@ def finish(x: Rows, levels: Rows, block: Rows) -> None:
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = centered_dots(acc, tile, 7, columns, c)
-    return add_symmetric(acc, total, tile, columns, c)
-
-
-@kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    """Levels are stored 4 too large."""
-    put_factor(tile, 0, half_from(block, D))
-    tail = load_bytes(block, SCALES - 4)
+    put_d(tile, half_from(block, D))
+    tail = load_bytes(block, SCALES - 4, 16)
     low, other, high = quad(tail, 1), quad(tail, 2), quad(tail, 3)
     first = signed(((low & 15) | ((high & 3) << 4)) - 32)
     second = signed(((other & 15) | (((high >> 2) & 3) << 4)) - 32)
     third = signed(((low >> 4) | (((high >> 4) & 3) << 4)) - 32)
     fourth = signed(((other >> 4) | ((high >> 6) << 4)) - 32)
-    put_16_scales(tile, first, second, third, fourth)
-    put_excess(tile, 0, first)
-    put_excess(tile, 2, second)
-    put_excess(tile, 4, third)
-    put_excess(tile, 6, fourth)
-
-
-@kernel
-def put_excess(tile: Tile, j: int, sc: Lanes) -> None:
-    put_pair(tile, j, sc, 0, 1, 2)
-    put_pair(tile, j + 1, sc, 2, 3, 2)
+    put_scales(tile, first, second, third, fourth)
 
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    hmask = load_long(block, HMASK)
-    low, high = load_long(block, QS), load_long(block, QS + 32)
-    put_three_bits(tile, 0, pair_with(low, 0, hmask, 0))
-    put_three_bits(tile, 32, pair_with(low, 1, hmask, 1))
-    put_three_bits(tile, 64, pair_with(low, 2, hmask, 2))
-    put_three_bits(tile, 96, pair_with(low, 3, hmask, 3))
-    put_three_bits(tile, 128, pair_with(high, 0, hmask, 4))
-    put_three_bits(tile, 160, pair_with(high, 1, hmask, 5))
-    put_three_bits(tile, 192, pair_with(high, 2, hmask, 6))
-    put_three_bits(tile, 224, pair_with(high, 3, hmask, 7))
+    hmask = load_bytes(block, HMASK, 32)
+    low, high = load_bytes(block, QS, 32), load_bytes(block, QS + 32, 32)
+    put_levels(tile, 0, joined(low, 0, 2, hmask, 0, 1))
+    put_levels(tile, 32, joined(low, 2, 2, hmask, 1, 1))
+    put_levels(tile, 64, joined(low, 4, 2, hmask, 2, 1))
+    put_levels(tile, 96, joined(low, 6, 2, hmask, 3, 1))
+    put_levels(tile, 128, joined(high, 0, 2, hmask, 4, 1))
+    put_levels(tile, 160, joined(high, 2, 2, hmask, 5, 1))
+    put_levels(tile, 192, joined(high, 4, 2, hmask, 6, 1))
+    put_levels(tile, 224, joined(high, 6, 2, hmask, 7, 1))
 
 
 FORMAT = BlockFormat(
@@ -236,5 +207,12 @@ FORMAT = BlockFormat(
     decoder=BlockDecoder(dequantize),
     quantizer=Search(quantize),
     weighted=WeightedSearch(quantize_weighted),
-    dot=BlockDot(TensorType.Q8_K, unpack_scales, unpack_levels, add),
+    dot=BlockDot(
+        TensorType.Q8_K,
+        unpack_scales,
+        unpack_levels,
+        largest=7,
+        zero_point=4,
+        scales=Scales(16, 32, signed=True),
+    ),
 )

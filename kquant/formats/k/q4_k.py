@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.k.affine_block import (
     load_scale_min,
     pack_scale_min,
+    put_scales_and_minima,
     requantize,
     round_6_bits,
     run_scale_min,
@@ -33,9 +34,9 @@ from kquant.formats.k.affine_block import (
     store_scale_min,
     unpack_scale_min,
 )
-from kquant.formats.k.k_dot import add_affine, put_scales_and_minima
 from kquant.formats.scale_search import positive_search
 from kquant.kernels.execute import BlockDecoder, Search, WeightedSearch
+from kquant.kernels.language.dot import BlockDot, Minima, Scales
 from kquant.kernels.language.lanes import (
     Lanes,
     Rows,
@@ -50,7 +51,8 @@ from kquant.kernels.language.lanes import (
     store_run,
 )
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import Columns, Tile, load_long, put_bytes, scaled_dots
+from kquant.kernels.language.packed import load_bytes
+from kquant.kernels.language.tiles import Tile, put_levels
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_K
@@ -127,26 +129,17 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = scaled_dots(acc, tile, 32, 15, columns, 256, c)
-    return add_affine(acc, total, tile, columns, c)
-
-
-unpack_scales = put_scales_and_minima
-
-
-@kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    put_64(tile, 0, load_long(block, QS))
-    put_64(tile, 64, load_long(block, QS + 32))
-    put_64(tile, 128, load_long(block, QS + 64))
-    put_64(tile, 192, load_long(block, QS + 96))
+    put_64(tile, 0, load_bytes(block, QS, 32))
+    put_64(tile, 64, load_bytes(block, QS + 32, 32))
+    put_64(tile, 128, load_bytes(block, QS + 64, 32))
+    put_64(tile, 192, load_bytes(block, QS + 96, 32))
 
 
 @kernel
 def put_64(tile: Tile, at: int, q: Lanes) -> None:
-    put_bytes(tile, at, q & 15)
-    put_bytes(tile, at + 32, q >> 4)
+    put_levels(tile, at, q & 15)
+    put_levels(tile, at + 32, q >> 4)
 
 
 FORMAT = BlockFormat(
@@ -158,5 +151,12 @@ FORMAT = BlockFormat(
     decoder=BlockDecoder(dequantize),
     quantizer=Search(quantize),
     weighted=WeightedSearch(quantize_weighted),
-    dot=BlockDot(TensorType.Q8_K, unpack_scales, unpack_levels, add),
+    dot=BlockDot(
+        TensorType.Q8_K,
+        put_scales_and_minima,
+        unpack_levels,
+        largest=15,
+        scales=Scales(32, 63),
+        minima=Minima(32, 63),
+    ),
 )

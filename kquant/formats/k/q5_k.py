@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
 from kquant.formats.k.affine_block import (
     load_scale_min,
     pack_scale_min,
+    put_scales_and_minima,
     requantize,
     round_6_bits,
     run_scale_min,
@@ -34,9 +35,9 @@ from kquant.formats.k.affine_block import (
     store_scale_min,
     unpack_scale_min,
 )
-from kquant.formats.k.k_dot import add_affine, put_scales_and_minima
 from kquant.formats.scale_search import positive_search
 from kquant.kernels.execute import BlockDecoder, Search, WeightedSearch
+from kquant.kernels.language.dot import BlockDot, Minima, Scales
 from kquant.kernels.language.lanes import (
     Lanes,
     Rows,
@@ -53,7 +54,8 @@ from kquant.kernels.language.lanes import (
     zeros,
 )
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import Columns, Tile, load_long, nibble_with, put_bytes, scaled_dots
+from kquant.kernels.language.packed import load_bytes, nibbles_joined
+from kquant.kernels.language.tiles import Tile, put_levels
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_K
@@ -138,27 +140,18 @@ def finish(x: Rows, found: Rows, levels: Rows, block: Rows) -> None:
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = scaled_dots(acc, tile, 32, 31, columns, 256, c)
-    return add_affine(acc, total, tile, columns, c)
-
-
-unpack_scales = put_scales_and_minima
+def unpack_levels(block: Rows, tile: Tile) -> None:
+    qh = load_bytes(block, QH, 32)
+    put_64(tile, 0, nibbles_joined(load_bytes(block, QS, 32), qh, 0, 1, 1))
+    put_64(tile, 64, nibbles_joined(load_bytes(block, QS + 32, 32), qh, 2, 3, 1))
+    put_64(tile, 128, nibbles_joined(load_bytes(block, QS + 64, 32), qh, 4, 5, 1))
+    put_64(tile, 192, nibbles_joined(load_bytes(block, QS + 96, 32), qh, 6, 7, 1))
 
 
 @kernel
-def unpack_levels(block: Rows, tile: Tile) -> None:
-    qh = load_long(block, QH)
-    first, second = load_long(block, QS), load_long(block, QS + 32)
-    put_bytes(tile, 0, nibble_with(first, 0, qh, 1, 0, 1))
-    put_bytes(tile, 32, nibble_with(first, 1, qh, 1, 0, 1))
-    put_bytes(tile, 64, nibble_with(second, 0, qh, 1, 2, 3))
-    put_bytes(tile, 96, nibble_with(second, 1, qh, 1, 2, 3))
-    third, fourth = load_long(block, QS + 64), load_long(block, QS + 96)
-    put_bytes(tile, 128, nibble_with(third, 0, qh, 1, 4, 5))
-    put_bytes(tile, 160, nibble_with(third, 1, qh, 1, 4, 5))
-    put_bytes(tile, 192, nibble_with(fourth, 0, qh, 1, 6, 7))
-    put_bytes(tile, 224, nibble_with(fourth, 1, qh, 1, 6, 7))
+def put_64(tile: Tile, at: int, levels: tuple[Lanes, Lanes]) -> None:
+    put_levels(tile, at, levels[0])
+    put_levels(tile, at + 32, levels[1])
 
 
 FORMAT = BlockFormat(
@@ -170,5 +163,12 @@ FORMAT = BlockFormat(
     decoder=BlockDecoder(dequantize),
     quantizer=Search(quantize),
     weighted=WeightedSearch(quantize_weighted),
-    dot=BlockDot(TensorType.Q8_K, unpack_scales, unpack_levels, add),
+    dot=BlockDot(
+        TensorType.Q8_K,
+        put_scales_and_minima,
+        unpack_levels,
+        largest=31,
+        scales=Scales(32, 63),
+        minima=Minima(32, 63),
+    ),
 )

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.k.k_dot import add_symmetric
 from kquant.formats.k.symmetric_block import largest_scale, requantize
 from kquant.formats.scale_search import GROUP_MAX_EPS, ONE, ZERO, symmetric_levels, symmetric_search
 from kquant.kernels.execute import BlockDecoder, Search, WeightedSearch
+from kquant.kernels.language.dot import BlockDot, Scales
 from kquant.kernels.language.lanes import (
     Lanes,
     Rows,
@@ -44,19 +44,8 @@ from kquant.kernels.language.lanes import (
     where,
 )
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import (
-    Columns,
-    Tile,
-    centered_dots,
-    half_from,
-    load_bytes,
-    load_long,
-    nibble_with,
-    put_bytes,
-    put_factor,
-    put_signed_scales,
-    signed,
-)
+from kquant.kernels.language.packed import half_from, load_bytes, nibbles_joined, signed
+from kquant.kernels.language.tiles import Tile, put_d, put_levels, put_scales
 from kquant.types import TensorType
 
 TYPE = TensorType.Q6_K
@@ -116,7 +105,7 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
 @kernel
 def search(x: Rows, j: int, w: Rows, scales: Rows, levels: Rows) -> None:
     wx = np.empty((16, x.shape[1]), np.float32)
-    scale, inverse = symmetric_search(x, 16 * j, 16, w, NMAX, wx)
+    scale, inverse = symmetric_search(x, 16 * j, 16, w, NMAX, wx, True)
     store(scales, j, scale)
     symmetric_levels(x, 16 * j, 16, inverse, NMAX, levels[16 * j : 16 * j + 16])
 
@@ -147,30 +136,26 @@ def finish(x: Rows, scales: Rows, levels: Rows, block: Rows) -> None:
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    total = centered_dots(acc, tile, 63, columns, c)
-    return add_symmetric(acc, total, tile, columns, c)
-
-
-@kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    put_factor(tile, 0, half_from(block, D))
+    put_d(tile, half_from(block, D))
 
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    """Levels are stored 32 too large."""
-    put_signed_scales(tile, signed(load_bytes(block, SCALES)))
-    put_half(tile, 0, load_long(block, QL), load_long(block, QL + 32), load_long(block, QH))
-    put_half(tile, 128, load_long(block, QL + 64), load_long(block, QL + 96), load_long(block, QH + 32))
+    put_scales(tile, signed(load_bytes(block, SCALES, 16)))
+    put_half(tile, 0, load_bytes(block, QL, 32), load_bytes(block, QL + 32, 32), load_bytes(block, QH, 32))
+    first, second = load_bytes(block, QL + 64, 32), load_bytes(block, QL + 96, 32)
+    put_half(tile, 128, first, second, load_bytes(block, QH + 32, 32))
 
 
 @kernel
 def put_half(tile: Tile, at: int, even: Lanes, odd: Lanes, high: Lanes) -> None:
-    put_bytes(tile, at, nibble_with(even, 0, high, 2, 0, 4))
-    put_bytes(tile, at + 32, nibble_with(odd, 0, high, 2, 2, 6))
-    put_bytes(tile, at + 64, nibble_with(even, 1, high, 2, 0, 4))
-    put_bytes(tile, at + 96, nibble_with(odd, 1, high, 2, 2, 6))
+    a, c = nibbles_joined(even, high, 0, 4, 2)
+    b, d = nibbles_joined(odd, high, 2, 6, 2)
+    put_levels(tile, at, a)
+    put_levels(tile, at + 32, b)
+    put_levels(tile, at + 64, c)
+    put_levels(tile, at + 96, d)
 
 
 FORMAT = BlockFormat(
@@ -182,5 +167,12 @@ FORMAT = BlockFormat(
     decoder=BlockDecoder(dequantize),
     quantizer=Search(quantize),
     weighted=WeightedSearch(quantize_weighted),
-    dot=BlockDot(TensorType.Q8_K, unpack_scales, unpack_levels, add, levels_bring_scales=True),
+    dot=BlockDot(
+        TensorType.Q8_K,
+        unpack_scales,
+        unpack_levels,
+        largest=63,
+        zero_point=32,
+        scales=Scales(16, 128, signed=True, with_levels=True),
+    ),
 )

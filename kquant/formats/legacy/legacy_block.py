@@ -127,7 +127,7 @@ def weigh(x: Rows, weights: Rows, row_mean: Rows) -> Rows:
 @kernel
 def symmetric_weighted(x: Rows, weights: Rows, row_mean: Rows, nmax: f32, levels: Rows) -> Lanes:
     """d and levels 0 .. 2 * nmax - 1 of least weighted error."""
-    d, inverse = symmetric_search(x, 0, 32, weigh(x, weights, row_mean), nmax, levels)
+    d, inverse = symmetric_search(x, 0, 32, weigh(x, weights, row_mean), nmax, levels, True)
     symmetric_levels(x, 0, 32, inverse, nmax, levels)
     return d
 

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw, spread, squeeze
-from kquant.formats.legacy.byte_dot import add_symmetric
 from kquant.formats.legacy.legacy_block import (
     NONE,
     round_symmetric,
@@ -30,17 +29,11 @@ from kquant.formats.legacy.legacy_block import (
 )
 from kquant.kernels.execute import BlockDecoder, BlockRounding, WeightedSearch
 from kquant.kernels.language.blocks import put_shorts
-from kquant.kernels.language.lanes import Lanes, Rows, as_float, half_bits, run_half, store_half, store_run
+from kquant.kernels.language.dot import BlockDot
+from kquant.kernels.language.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import (
-    Columns,
-    Tile,
-    block_dots,
-    half_from,
-    load_bytes,
-    put_bytes,
-    put_factor,
-)
+from kquant.kernels.language.packed import half_from, load_bytes
+from kquant.kernels.language.tiles import Tile, put_d, put_levels
 from kquant.types import TensorType
 
 TYPE = TensorType.Q4_0
@@ -83,20 +76,15 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    return add_symmetric(acc, block_dots(acc, tile, 15, 8, columns, c), tile, columns, c)
-
-
-@kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    put_factor(tile, 0, half_from(block, D))
+    put_d(tile, half_from(block, D))
 
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    q = load_bytes(block, QS)
-    put_bytes(tile, 0, q & 15)
-    put_bytes(tile, 16, q >> 4)
+    q = load_bytes(block, QS, 16)
+    put_levels(tile, 0, q & 15)
+    put_levels(tile, 16, q >> 4)
 
 
 FORMAT = BlockFormat(
@@ -108,5 +96,5 @@ FORMAT = BlockFormat(
     decoder=BlockDecoder(dequantize),
     quantizer=BlockRounding(quantize_blocks),
     weighted=WeightedSearch(quantize_weighted, needs_row_mean=True),
-    dot=BlockDot(TensorType.Q8_0, unpack_scales, unpack_levels, add),
+    dot=BlockDot(TensorType.Q8_0, unpack_scales, unpack_levels, largest=15, zero_point=8),
 )

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import (
     Bytes,
     Fields,
@@ -32,7 +32,6 @@ from kquant.formats.fields import (
     spread,
     squeeze,
 )
-from kquant.formats.legacy.byte_dot import add_affine
 from kquant.formats.legacy.legacy_block import (
     affine_weighted,
     round_affine,
@@ -43,18 +42,11 @@ from kquant.formats.legacy.legacy_block import (
 )
 from kquant.kernels.execute import BlockDecoder, BlockRounding, WeightedSearch
 from kquant.kernels.language.blocks import put_shorts
-from kquant.kernels.language.lanes import Lanes, Rows, as_float, half_bits, run_half, store_half, store_run
+from kquant.kernels.language.dot import BlockDot
+from kquant.kernels.language.lanes import Rows, as_float, half_bits, run_half, store_half, store_run
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import (
-    Columns,
-    Tile,
-    bits_at,
-    block_dots,
-    half_at,
-    load_bytes,
-    put_bytes,
-    put_factor,
-)
+from kquant.kernels.language.packed import bits_at, half_at, load_bytes
+from kquant.kernels.language.tiles import Tile, put_d, put_levels, put_min
 from kquant.types import TensorType
 
 TYPE = TensorType.Q5_1
@@ -108,22 +100,17 @@ def quantize_weighted(x: Rows, weights: Rows, row_mean: Rows, block: Rows) -> No
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    return add_affine(acc, block_dots(acc, tile, 31, 0, columns, c), tile, columns, c)
-
-
-@kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    head = load_bytes(block, D)
-    put_factor(tile, 0, half_at(head, 0))
-    put_factor(tile, 1, half_at(head, 2))
+    head = load_bytes(block, D, 16)
+    put_d(tile, half_at(head, 0))
+    put_min(tile, half_at(head, 2))
 
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    head, q = load_bytes(block, D), load_bytes(block, QS)
-    put_bytes(tile, 0, (q & 15) | bits_at(head, 32, 16))
-    put_bytes(tile, 16, (q >> 4) | bits_at(head, 48, 16))
+    head, q = load_bytes(block, D, 16), load_bytes(block, QS, 16)
+    put_levels(tile, 0, (q & 15) | bits_at(head, 32, 16))
+    put_levels(tile, 16, (q >> 4) | bits_at(head, 48, 16))
 
 
 FORMAT = BlockFormat(
@@ -135,5 +122,5 @@ FORMAT = BlockFormat(
     decoder=BlockDecoder(dequantize),
     quantizer=BlockRounding(quantize_blocks),
     weighted=WeightedSearch(quantize_weighted, needs_row_mean=True),
-    dot=BlockDot(TensorType.Q8_1, unpack_scales, unpack_levels, add),
+    dot=BlockDot(TensorType.Q8_1, unpack_scales, unpack_levels, largest=31, offset=True),
 )

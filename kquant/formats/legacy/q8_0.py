@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from kquant.formats.base import BlockDot, BlockFormat
+from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.formats.legacy.byte_block import round_bytes
-from kquant.formats.legacy.byte_dot import add_symmetric
 from kquant.kernels.execute import BlockDecoder, BlockRounding
 from kquant.kernels.language.blocks import put_shorts
+from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.language.lanes import (
-    Lanes,
     Rows,
     as_float,
     half_bits,
@@ -32,15 +31,8 @@ from kquant.kernels.language.lanes import (
     store_run,
 )
 from kquant.kernels.language.mark import kernel
-from kquant.kernels.language.products import (
-    Columns,
-    Tile,
-    block_dots,
-    half_from,
-    load_bytes,
-    put_factor,
-    put_large_bytes,
-)
+from kquant.kernels.language.packed import half_from, load_bytes
+from kquant.kernels.language.tiles import Tile, put_d, put_levels
 from kquant.types import TensorType
 
 TYPE = TensorType.Q8_0
@@ -73,19 +65,14 @@ def quantize_blocks(x: Rows, block: Rows) -> None:
 
 
 @kernel
-def add(acc: Lanes, tile: Tile, columns: Columns, c: int) -> Lanes:
-    return add_symmetric(acc, block_dots(acc, tile, 255, 128, columns, c), tile, columns, c)
-
-
-@kernel
 def unpack_scales(block: Rows, tile: Tile) -> None:
-    put_factor(tile, 0, half_from(block, D))
+    put_d(tile, half_from(block, D))
 
 
 @kernel
 def unpack_levels(block: Rows, tile: Tile) -> None:
-    put_large_bytes(tile, 0, load_bytes(block, QS) + 128)
-    put_large_bytes(tile, 16, load_bytes(block, QS + 16) + 128)
+    put_levels(tile, 0, load_bytes(block, QS, 16) + 128)
+    put_levels(tile, 16, load_bytes(block, QS + 16, 16) + 128)
 
 
 FORMAT = BlockFormat(
@@ -96,5 +83,5 @@ FORMAT = BlockFormat(
     pack,
     decoder=BlockDecoder(dequantize),
     quantizer=BlockRounding(quantize_blocks),
-    dot=BlockDot(TensorType.Q8_0, unpack_scales, unpack_levels, add),
+    dot=BlockDot(TensorType.Q8_0, unpack_scales, unpack_levels, largest=255, zero_point=128),
 )

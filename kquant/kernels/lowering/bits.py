@@ -1,4 +1,4 @@
-"""Lowers what of `language.products` that takes levels out of packed bytes.
+"""Lowers the part of `language.packed` that takes levels out of packed bytes.
 
 Imported by `kquant.kernels.compile` only, when the first kernel is compiled.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from numba import types
 
-from kquant.kernels.language import products
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.language import packed
+from kquant.kernels.layout import ROWS
 from kquant.kernels.lowering.isa.facts import HAS_BIT_MATRICES
+from kquant.kernels.lowering.isa.memory import gathered_words
 from kquant.kernels.lowering.lanes import LanesType, teach
-from kquant.kernels.lowering.rows import LITERAL, lane_of
-from kquant.kernels.lowering.vectors import I16, placed_bits, shuffle
+from kquant.kernels.lowering.rows import LITERAL, QUAD, in_array, lane_of, number_from
+from kquant.kernels.lowering.vectors import I16, WORDS, placed_bits, shuffle
 
 
 def _has_matrices(value: Any) -> bool:
@@ -26,7 +28,7 @@ def _masked(builder: Any, value: Any, mask: int) -> Any:
 
 
 def bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
-    """See `products.moved`.
+    """n bits of each byte, from bit `first` on, moved to bit `to`; the others are zero.
 
     A matrix of bits moves and masks at once, but shares its ports with products, so it is not for what a mask
     does, nor for the top bits.  Shifts are of 16 bits: of 8, LLVM would make a matrix again.
@@ -41,11 +43,12 @@ def bits(builder: Any, value: Any, first: int, n: int, to: int) -> Any:
     return _masked(builder, builder.bitcast(there, value.type), mask)
 
 
-def _moved(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return bits(builder, args[0], *(t.literal_value for t in sig.args[1:]))
+def _bits(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    first, n = (t.literal_value for t in sig.args[1:])
+    return bits(builder, args[0], first, n, 0)
 
 
-teach(products.moved, lambda *args: args[:1] + args, (LanesType, LITERAL, LITERAL, LITERAL))(_moved)
+teach(packed.bits, lambda *args: args[:1] + args, (LanesType, LITERAL, LITERAL))(_bits)
 
 
 # ---------------------------------------------------------------- levels in two parts
@@ -56,45 +59,55 @@ def _halves_of(builder: Any, low: Any, high: Any) -> Any:
     return builder.or_(_masked(builder, low, 15), _masked(builder, high, 240))
 
 
-def _nibble_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """A matrix: one instruction moves the bits of `high` for both nibbles."""
-    q, _, high = args[:3]
-    i, n, first, second = (sig.args[k].literal_value for k in (1, 3, 4, 5))
-    if not _has_matrices(q):
-        parts = (bits(builder, q, 4 * i, 4, 0), bits(builder, high, second if i else first, n, 4))
-        return builder.or_(*parts)
-    fields = {to + k: at + k for to, at in ((4, first), (0, second)) for k in range(n)}
-    both = placed_bits(builder, high, fields)
-    if i == 0:
-        return _halves_of(builder, q, both)
-    above = {4 + k: k for k in range(n)}
-    return placed_bits(builder, _halves_of(builder, both, q), {k: 4 + k for k in range(4)} | above)
+def _joined(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    low, _, _, high = args[:4]
+    first, n, second, m = (sig.args[k].literal_value for k in (1, 2, 4, 5))
+    in_halves = all(at // 4 == (at + count - 1) // 4 for at, count in ((first, n), (second, m)))
+    if not (_has_matrices(low) and in_halves):
+        return builder.or_(bits(builder, low, first, n, 0), bits(builder, high, second, m, n))
+    return _in_one_move(builder, low, first, n, high, second, m)
 
 
-teach(
-    products.nibble_with,
-    lambda *args: args[:1] + args,
-    (LanesType, LITERAL, LanesType, LITERAL, LITERAL, LITERAL),
-)(_nibble_with)
-
-
-def _pair_with(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _in_one_move(builder: Any, low: Any, first: int, n: int, high: Any, second: int, m: int) -> Any:
     """Matrices: both are put into halves of bytes; if they are in the same half, one changes its own."""
-    q, _, high = args[:3]
-    i, at = (sig.args[k].literal_value for k in (1, 3))
-    if not _has_matrices(q):
-        return builder.or_(bits(builder, q, 2 * i, 2, 0), bits(builder, high, at, 1, 2))
-    if at // 4 == i // 2:
-        high, at = placed_bits(builder, high, {k: (k + 4) % 8 for k in range(8)}), (at + 4) % 8
-    both = _halves_of(builder, *((high, q) if i // 2 else (q, high)))
-    return placed_bits(builder, both, {0: 2 * i, 1: 2 * i + 1, 2: at})
+    if first // 4 == second // 4:
+        high = placed_bits(builder, high, {k: (k + 4) % 8 for k in range(8)})
+        second = (second + 4) % 8
+    both = _halves_of(builder, *((high, low) if first // 4 else (low, high)))
+    return placed_bits(
+        builder, both, {k: first + k for k in range(n)} | {n + k: second + k for k in range(m)}
+    )
 
 
 teach(
-    products.pair_with,
+    packed.joined,
     lambda *args: args[:1] + args,
-    (LanesType, LITERAL, LanesType, LITERAL),
-)(_pair_with)
+    (LanesType, LITERAL, LITERAL, LanesType, LITERAL, LITERAL),
+)(_joined)
+
+
+def _nibbles_joined(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """A matrix: one instruction moves the bits of `high` for both nibbles."""
+    low, high = args[:2]
+    first, second, m = (t.literal_value for t in sig.args[2:])
+    if _has_matrices(low):
+        fields = {to + k: at + k for to, at in ((4, first), (0, second)) for k in range(m)}
+        both = placed_bits(builder, high, fields)
+        above = {k: 4 + k for k in range(4)} | {4 + k: k for k in range(m)}
+        found = _halves_of(builder, low, both), placed_bits(builder, _halves_of(builder, both, low), above)
+    else:
+        found = tuple(
+            builder.or_(bits(builder, low, 4 * i, 4, 0), bits(builder, high, at, m, 4))
+            for i, at in enumerate((first, second))
+        )
+    return context.make_tuple(builder, sig.return_type, found)
+
+
+teach(
+    packed.nibbles_joined,
+    lambda *args: (types.Tuple((args[0], args[0])), *args),
+    (LanesType, LanesType, LITERAL, LITERAL, LITERAL),
+)(_nibbles_joined)
 
 
 def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -110,7 +123,41 @@ def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(
-    products.bits_at,
+    packed.bits_at,
     lambda *args: (LanesType("uint8", 16 * ROWS), *args),
     (LanesType, LITERAL, LITERAL),
 )(_bits_at)
+
+
+# ---------------------------------------------------------------- digits to other bases, grids
+
+
+def _high_product(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    wide = ir.VectorType(I16, args[0].type.count)
+    number = ir.Constant(wide, [sig.args[1].literal_value] * wide.count)
+    product = builder.mul(builder.zext(args[0], wide), number)
+    return builder.trunc(builder.lshr(product, ir.Constant(wide, [8] * wide.count)), args[0].type)
+
+
+teach(packed.high_product, lambda *args: args[:1] + args, (LanesType, LITERAL))(_high_product)
+
+
+def _gather_type(grid: Any, low: Any, high: Any) -> Any:
+    return LanesType("uint8", 4 * low.width) if grid.ndim == 2 else None, grid, low, high
+
+
+def _gather(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Four bytes of a grid are a word, which processors gather for all rows at once."""
+    first = in_array(context, builder, sig.args[0], args[0])
+    words = []
+    for i in range(args[1].type.count // QUAD * 4):
+        low, high = (number_from(builder, LanesType("uint8", QUAD), value, i, 8) for value in args[1:])
+        index = builder.or_(low, builder.shl(high, ir.Constant(WORDS, [8] * ROWS)))
+        words.append(gathered_words(builder, first, index))
+    while len(words) > 1:
+        pairs = zip(words[::2], words[1::2], strict=True)
+        words = [shuffle(builder, a, b, range(2 * a.type.count)) for a, b in pairs]
+    return builder.bitcast(words[0], sig.return_type.llvm)
+
+
+teach(packed.gather, _gather_type, (types.Array, LanesType, LanesType))(_gather)

@@ -146,7 +146,9 @@ _binary(
 _binary(
     operator.sub, {"float32": lambda b, x, y: b.fsub(x, y), **_integers(lambda b, x, y: b.sub(x, y), *_SUMS)}
 )
-_binary(operator.mul, {"float32": lambda b, x, y: b.fmul(x, y), "int32": lambda b, x, y: b.mul(x, y)})
+_binary(
+    operator.mul, {"float32": lambda b, x, y: b.fmul(x, y), **_integers(lambda b, x, y: b.mul(x, y), *_SUMS)}
+)
 _binary(operator.truediv, {"float32": lambda b, x, y: b.fdiv(x, y)})
 _binary(operator.and_, _integers(lambda b, x, y: b.and_(x, y), "int32", "uint8", "bool"))
 _binary(operator.or_, _integers(lambda b, x, y: b.or_(x, y), "int32", "uint8", "bool"))

@@ -1,7 +1,6 @@
-"""Lowers what of `language.products` that multiplies tiles with columns.
+"""Lowers `language.products`: tiles times columns; sums are a vector of rows for each column.
 
-Sums are a vector of rows for each column.  Imported by `kquant.kernels.compile` only, when the first kernel
-is compiled.
+Imported by `kquant.kernels.compile` only, when the first kernel is compiled.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -17,29 +16,30 @@ from numba.core.imputils import lower_builtin
 from numba.extending import register_model
 
 from kquant.kernels.language import lanes, products
-from kquant.kernels.language.products import BLOCK, ROWS, SUPER_BLOCK
-from kquant.kernels.lowering.isa.facts import COLUMNS_IN_REGISTERS, COLUMNS_LEFT, HAS_BYTE_DOTS
-from kquant.kernels.lowering.lanes import LanesType, teach
+from kquant.kernels.language.dot import BlockDot
+from kquant.kernels.layout import BLOCK, CENTER, MIDDLE, ROWS, SUPER_BLOCK, at, block_of_column
+from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS
+from kquant.kernels.lowering.lanes import I32, LanesType, teach
 from kquant.kernels.lowering.rows import (
     LITERAL,
     QUAD,
     PrimitiveModel,
     in_array,
     nothing,
+    quad_of,
     row_step,
     times,
 )
 from kquant.kernels.lowering.sums import add_dots, add_scaled, dots, pair_dots
 from kquant.kernels.lowering.tiles import (
-    FACTORS,
-    LEVELS,
-    PAIRS,
-    QUADS,
-    SCALES,
     TILES,
     PlaceType,
     ProductsType,
+    TileType,
+    folded_center,
+    has_centers,
     in_tile,
+    pairs_are_subtracted,
 )
 from kquant.kernels.lowering.vectors import I64, WORDS, everywhere, load, offset, store
 
@@ -71,7 +71,7 @@ def sums_of(builder: Any, columns: Sequence[Any]) -> Any:
     return value
 
 
-def _columns(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _sums_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     place = in_array(context, builder, sig.args[0], args[0], times(builder, args[1], QUAD))
     out = sig.return_type
     return sums_of(
@@ -80,28 +80,22 @@ def _columns(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     )
 
 
-def _put_columns(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _put_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     place = in_array(context, builder, sig.args[0], args[0], times(builder, args[1], QUAD))
     for c, column in enumerate(_columns_of(builder, args[2])):
         store(builder, offset(builder, place, QUAD * c), column)
     return context.get_dummy_value()
 
 
-def _columns_type(count: int) -> Callable[..., Any]:
-    return lambda *args: (SumsType("float32", count), args[0], types.intp)
+teach(
+    products.sums_at,
+    lambda *args: (SumsType("float32", args[2].literal_value), args[0], types.intp, args[2]),
+    (types.Array, types.Integer, LITERAL),
+)(_sums_at)
+teach(products.put_sums, nothing, (types.Array, types.Integer, SumsType))(_put_sums)
 
 
-_word: Any
-for _word, _count in (
-    (products.many_columns, COLUMNS_IN_REGISTERS),
-    (products.few_columns, COLUMNS_LEFT),
-    (products.one_column, 1),
-):
-    teach(_word, _columns_type(_count), (types.Array, types.Integer))(_columns)
-teach(products.put_sums, nothing, (types.Array, types.Integer, SumsType))(_put_columns)
-
-
-def _give(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _scatter(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     sums, c, out, row = args
     stride = row_step(context, builder, sig.args[2], out)
     value = load(builder, in_array(context, builder, sig.args[0], sums, times(builder, c, QUAD)), WORDS)
@@ -110,15 +104,25 @@ def _give(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(products.give, nothing, (types.Array, types.Integer, types.Array, types.Integer))(_give)
+teach(products.scatter, nothing, (types.Array, types.Integer, types.Array, types.Integer))(_scatter)
 
 
 def _zeros(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return ir.Constant(sig.return_type.llvm, None)
 
 
-teach(products.no_sums, lambda like: (SumsType("int32", like.columns), like), (SumsType,))(_zeros)
-teach(products.no_floats, lambda like: (like, like), (SumsType,))(_zeros)
+teach(products.zero_sums, lambda like: (like, like), (SumsType,))(_zeros)
+
+
+def _float_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.bitcast(quad_of(builder, args[0], sig.args[1].literal_value), sig.return_type.llvm)
+
+
+teach(
+    products.float_at,
+    lambda *args: (LanesType("float32", ROWS), *args),
+    (LanesType, LITERAL),
+)(_float_at)
 
 
 def _arithmetic(function: Any, floats: str, integers: str) -> None:
@@ -159,205 +163,227 @@ def _as_float(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 teach(lanes.as_float, _as_float_type, (SumsType,))(_as_float)
 
 
-# ---------------------------------------------------------------- rows times columns
+# ---------------------------------------------------------------- blocks of columns
 
 
-def _factor(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    place = in_tile(builder, args[0], FACTORS, times(builder, args[1], QUAD))
-    return load(builder, place, sig.return_type.llvm)
+def field(dot: BlockDot, name: str) -> int:
+    """Where a column's block has a field."""
+    return at(block_of_column(dot.partner.block_size), name)
 
 
-teach(
-    products.factor,
-    lambda *args: (LanesType("float32", ROWS), args[0], types.intp),
-    *((tile, types.Integer) for tile in TILES),
-)(_factor)
+def step(dot: BlockDot) -> int:
+    """Bytes from one column's block to the next column's."""
+    return block_of_column(dot.partner.block_size).itemsize
 
 
-class Record(NamedTuple):
-    """Where a column's block has its parts, and where the next column's begins: see `products.Columns`."""
-
-    sums: int
-    digits: int
-    factors: int
-    centers: int
-    step: int
+def _column_factor(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    out, dot = sig.return_type, sig.args[1].dot
+    place = field(dot, "factors") + 4 * sig.args[3].literal_value
+    first = offset(builder, args[2], place, times(builder, args[4], step(dot)))
+    return sums_of(builder, _of_columns(builder, first, out.of_rows.llvm.element, out.columns, step(dot)))
 
 
-def record(size: int) -> Record:
-    """That of blocks of so many elements; in blocks of 32 there is one sum, of 4 bytes."""
-    digits, n_digits, n_centers = size + size // 8, 2 * products.DIGITS, products.CENTERS
-    if size == BLOCK:
-        n_digits = n_centers = 0
-    factors = digits + n_digits
-    centers = factors + 4 * products.FACTORS
-    return Record(size, digits, factors, centers, centers + 4 * n_centers)
-
-
-def _by_column(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    out = sig.return_type
-    size, i = (t.literal_value for t in sig.args[2:4])
-    place, step = record(size).factors + 4 * i, record(size).step
-    first = offset(builder, args[1], place, times(builder, args[4], step))
-    return sums_of(builder, of_columns(builder, first, out.of_rows.llvm.element, out.columns, step))
-
-
-def of_columns(builder: Any, first: Any, kind: Any, columns: int, step: int) -> list[Any]:
+def _of_columns(builder: Any, first: Any, kind: Any, columns: int, distance: int) -> list[Any]:
     """A number of each column, for every row."""
     return [
-        everywhere(builder, load(builder, offset(builder, first, step * c), kind)) for c in range(columns)
+        everywhere(builder, load(builder, offset(builder, first, distance * c), kind)) for c in range(columns)
     ]
 
 
 teach(
-    products.by_column,
+    products.column_factor,
     lambda *args: (args[0], *args[:4], types.intp),
-    (SumsType, PlaceType, LITERAL, LITERAL, types.Integer),
-)(_by_column)
+    *((SumsType, kind, PlaceType, LITERAL, types.Integer) for kind in TILES),
+)(_column_factor)
 
 
-def _words(builder: Any, place: Any, n: int) -> list[Any]:
-    """n times four bytes of each row."""
-    return [load(builder, at, WORDS) for at in _places(builder, place, n)]
+# ---------------------------------------------------------------- integer sums of a tile and columns
 
 
 def _places(builder: Any, place: Any, n: int) -> list[Any]:
-    """Where they are."""
+    """Where n times four bytes of each row are."""
     return [offset(builder, place, QUAD * i) for i in range(n)]
 
 
-def _block_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """With byte dots, sums begin with what is too much."""
-    _, tile, _, _, columns, c = args
-    out, (top, excess) = sig.return_type, (sig.args[k].literal_value for k in (2, 3))
-    step, levels = record(BLOCK).step, _places(builder, in_tile(builder, tile, LEVELS), BLOCK // 4)
-    q = offset(builder, columns, times(builder, c, step))
-    too_much = _too_much(builder, out, excess, columns, c)
+def _integer_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The way that fits the declaration and the processor."""
+    _, tile, columns, c = args
+    kind, out, dot = sig.args[1], sig.return_type, sig.args[1].dot
+    if dot.scales is None:
+        return _block_sums(builder, out, kind, tile, columns, c)
+    folded = HAS_BYTE_DOTS and folded_center(dot) is not None
+    if has_centers(dot):
+        sums = _folded_sums if folded else _centered_sums
+        return sums(builder, out, kind, tile, columns, c)
+    if folded:
+        return _folded_sums(builder, out, kind, tile, columns, c)
+    total = _scaled_sums(builder, out, kind, tile, columns, c)
+    return _less_pairs(builder, out, kind, tile, columns, c, total)
+
+
+def _block_sums(builder: Any, out: SumsType, kind: Any, tile: Any, columns: Any, c: Any) -> Any:
+    """Blocks of 32.  With byte dots, sums begin with what the zero point makes of the activations."""
+    distance, dot = step(kind.dot), kind.dot
+    levels = _places(builder, in_tile(builder, kind, tile, "levels"), BLOCK // 4)
+    q = offset(builder, columns, field(dot, "q"), times(builder, c, distance))
+    of_zero_point = _of_zero_point(builder, out, dot, columns, c)
     if HAS_BYTE_DOTS:
-        return sums_of(builder, add_dots(builder, too_much, levels, q, step))
-    sums = dots(builder, levels, q, out.columns, step, top)
-    return sums_of(builder, [builder.add(*both) for both in zip(sums, too_much, strict=True)])
+        return sums_of(builder, add_dots(builder, of_zero_point, levels, q, distance))
+    sums = dots(builder, levels, q, out.columns, distance, dot.largest)
+    return sums_of(builder, [builder.add(*both) for both in zip(sums, of_zero_point, strict=True)])
 
 
-def _found_block_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    _, tile, _, _, columns, c = args
-    found = _words(builder, in_tile(builder, tile, LEVELS), BLOCK // 16)
-    found += _too_much(builder, sig.return_type, sig.args[3].literal_value, columns, c)
-    return sums_of(builder, [reduce(builder.add, found)])
-
-
-def _too_much(builder: Any, out: SumsType, excess: int, columns: Any, c: Any) -> list[Any]:
-    """Of each column, the negative sum of its activations times a power of two, or zero."""
-    if not excess:
+def _of_zero_point(builder: Any, out: SumsType, dot: BlockDot, columns: Any, c: Any) -> list[Any]:
+    """Of each column, the negative sum of its activations times the zero point."""
+    if not dot.zero_point:
         return [ir.Constant(WORDS, None)] * out.columns
-    first = offset(builder, columns, record(BLOCK).sums, times(builder, c, record(BLOCK).step))
-    shift = ir.Constant(WORDS, [excess.bit_length() - 1] * ROWS)
-    negative = of_columns(builder, first, WORDS.element, out.columns, record(BLOCK).step)
+    first = offset(builder, columns, field(dot, "negative"), times(builder, c, step(dot)))
+    shift = ir.Constant(WORDS, [dot.zero_point.bit_length() - 1] * ROWS)
+    negative = _of_columns(builder, first, WORDS.element, out.columns, step(dot))
     return [builder.shl(value, shift) for value in negative]
 
 
-_LITERALS = (LITERAL, LITERAL, PlaceType, types.Integer)
-teach(
-    products.block_dots,
-    lambda *args: (SumsType("int32", args[0].columns), *args[:5], types.intp),
-    (SumsType, PlaceType, *_LITERALS),
-)(_block_dots)
-lower_builtin(products.block_dots, SumsType, ProductsType, *_LITERALS)(_found_block_dots)
+_Add = Callable[[list[Any], list[Any], Any, Any], list[Any]]
 
 
-def _scaled_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    n, top, size = (sig.args[k].literal_value for k in (2, 3, 5))
-    return scaled_sums(builder, sig.return_type, args[1], n, top, args[4], size, args[6])
+def _scaled_sums(builder: Any, out: SumsType, kind: Any, tile: Any, columns: Any, c: Any) -> Any:
+    """A scale for each n elements, after which the sums of levels times activations are scaled."""
+    dot = kind.dot
+
+    def add(totals: list[Any], levels: list[Any], q: Any, i: Any) -> list[Any]:
+        scale = load(builder, in_tile(builder, kind, tile, "scales", times(builder, i, QUAD)), WORDS)
+        return add_scaled(builder, totals, levels, scale, q, step(dot), dot.largest)
+
+    return _run_through(builder, out, kind, tile, dot.scales.elements, columns, c, add)
 
 
-def scaled_sums(
-    builder: Any, out: SumsType, tile: Any, n: int, top: int, columns: Any, size: int, c: Any
-) -> Any:
-    """See `products.scaled_dots`."""
-
-    def add(totals: list[Any], levels: list[Any], q: Any, i: Any, step: int) -> list[Any]:
-        scale = load(builder, in_tile(builder, tile, SCALES, times(builder, i, QUAD)), WORDS)
-        return add_scaled(builder, totals, levels, scale, q, step, top)
-
-    return run_through(builder, out, tile, n, columns, size, c, add)
-
-
-def run_through(
+def _run_through(
     builder: Any,
     out: SumsType,
+    kind: Any,
     tile: Any,
     n: int,
     columns: Any,
-    size: int,
     c: Any,
-    add: Callable[[list[Any], list[Any], Any, Any, int], list[Any]],
+    add: _Add,
     totals: Sequence[Any] = (),
 ) -> Any:
     """The totals of all columns that `add` makes of n elements after the other: a loop.
 
-    It is given the totals, where the levels are and where the activations, how many times it ran before,
-    and the distance of columns.
+    It is given the totals, where the levels are and where the activations, and how many times it ran before.
     """
-    step = record(size).step
-    first = offset(builder, columns, times(builder, c, step))
+    first = offset(builder, columns, field(kind.dot, "q"), times(builder, c, step(kind.dot)))
     places = [cgutils.alloca_once(builder, WORDS) for _ in range(out.columns)]
-    for total, at in zip(totals or [ir.Constant(WORDS, None)] * out.columns, places, strict=True):
-        builder.store(total, at)
-    with cgutils.for_range(builder, I64(size // n)) as loop:
-        place = in_tile(builder, tile, LEVELS, times(builder, loop.index, n * ROWS))
+    for total, place in zip(totals or [ir.Constant(WORDS, None)] * out.columns, places, strict=True):
+        builder.store(total, place)
+    with cgutils.for_range(builder, I64(SUPER_BLOCK // n)) as loop:
+        place = in_tile(builder, kind, tile, "levels", times(builder, loop.index, n * ROWS))
         levels, q = _places(builder, place, n // 4), offset(builder, first, times(builder, loop.index, n))
-        values = add([builder.load(at) for at in places], levels, q, loop.index, step)
-        for value, at in zip(values, places, strict=True):
-            builder.store(value, at)
-    return sums_of(builder, [builder.load(at) for at in places])
+        values = add([builder.load(place) for place in places], levels, q, loop.index)
+        for value, place in zip(values, places, strict=True):
+            builder.store(value, place)
+    return sums_of(builder, [builder.load(place) for place in places])
 
 
-def _found_scaled_dots(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    n, size = (sig.args[k].literal_value for k in (2, 5))
-    return found_scaled_sums(builder, args[1], n, size)
+def _folded_sums(builder: Any, out: SumsType, kind: Any, tile: Any, columns: Any, c: Any) -> Any:
+    """Levels were multiplied with their scales, and centered, when they were put."""
+
+    def add(totals: list[Any], levels: list[Any], q: Any, i: Any) -> list[Any]:
+        return add_dots(builder, totals, levels, q, step(kind.dot))
+
+    totals: Sequence[Any] = ()
+    if folded_center(kind.dot) == MIDDLE:
+        last = field(kind.dot, "centers") + 4 * (SUPER_BLOCK // 16)
+        first = offset(builder, columns, last, times(builder, c, step(kind.dot)))
+        totals = _of_columns(builder, first, I32, out.columns, step(kind.dot))
+    return _run_through(builder, out, kind, tile, 32, columns, c, add, totals)
 
 
-def found_scaled_sums(builder: Any, tile: Any, n: int, size: int) -> Any:
+def _centered_sums(builder: Any, out: SumsType, kind: Any, tile: Any, columns: Any, c: Any) -> Any:
+    """The sums of 16 products begin with what the zero point makes of the activations."""
+    assert kind.dot.zero_point == CENTER
+    distance = step(kind.dot)
+    first = offset(builder, columns, field(kind.dot, "centers"), times(builder, c, distance))
+
+    def add(totals: list[Any], levels: list[Any], q: Any, i: Any) -> list[Any]:
+        scale = load(builder, in_tile(builder, kind, tile, "scales", times(builder, i, QUAD)), WORDS)
+        centers = _of_columns(
+            builder, offset(builder, first, times(builder, i, 4)), I32, out.columns, distance
+        )
+        sums = add_dots(builder, centers, levels, q, distance)
+        return [builder.add(total, builder.mul(x, scale)) for total, x in zip(totals, sums, strict=True)]
+
+    return _run_through(builder, out, kind, tile, 16, columns, c, add)
+
+
+def _less_pairs(builder: Any, out: SumsType, kind: Any, tile: Any, columns: Any, c: Any, total: Any) -> Any:
+    """The total less what the zero point makes of the activations' sums, times pairs of scales."""
+    if not pairs_are_subtracted(kind.dot):
+        return total
+    first = offset(builder, columns, field(kind.dot, "sums"), times(builder, c, step(kind.dot)))
+    weights = _places(builder, in_tile(builder, kind, tile, "pairs"), 8)
+    return less(
+        builder, total, sums_of(builder, pair_dots(builder, weights, first, out.columns, step(kind.dot)))
+    )
+
+
+def less(builder: Any, sums: Any, others: Any) -> Any:
+    """The difference of two sums."""
+    both = zip(_columns_of(builder, sums), _columns_of(builder, others), strict=True)
+    return sums_of(builder, [builder.sub(*pair) for pair in both])
+
+
+def _found_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """The sums of 16 products have been found before."""
-    found = _words(builder, in_tile(builder, tile, LEVELS), size // 16)
-    scales = _words(builder, in_tile(builder, tile, SCALES), size // n)
-    parts = [builder.mul(value, scales[16 * i // n]) for i, value in enumerate(found)]
-    return sums_of(builder, [reduce(builder.add, parts)])
+    _, tile, columns, c = args
+    kind, out, dot = sig.args[1], sig.return_type, sig.args[1].dot
+    place, n = in_tile(builder, kind, tile, "products"), dot.partner.block_size // 16
+    found = [load(builder, where, WORDS) for where in _places(builder, place, n)]
+    if dot.scales is None:
+        return sums_of(builder, [reduce(builder.add, found + _of_zero_point(builder, out, dot, columns, c))])
+    n_scales, first = SUPER_BLOCK // dot.scales.elements, in_tile(builder, kind, tile, "scales")
+    scales = [load(builder, where, WORDS) for where in _places(builder, first, n_scales)]
+    parts = [builder.mul(value, scales[16 * i // dot.scales.elements]) for i, value in enumerate(found)]
+    total = sums_of(builder, [reduce(builder.add, parts)])
+    return _less_pairs(builder, out, kind, tile, columns, c, total)
 
 
-_SCALED = (LITERAL, LITERAL, PlaceType, LITERAL, types.Integer)
 teach(
-    products.scaled_dots,
-    lambda *args: (SumsType("int32", args[0].columns), *args[:6], types.intp),
-    (SumsType, PlaceType, *_SCALED),
-)(_scaled_dots)
-lower_builtin(products.scaled_dots, SumsType, ProductsType, *_SCALED)(_found_scaled_dots)
+    products.integer_sums,
+    lambda *args: (SumsType("int32", args[0].columns), *args[:3], types.intp),
+    (SumsType, TileType, PlaceType, types.Integer),
+)(_integer_sums)
+lower_builtin(products.integer_sums, SumsType, ProductsType, PlaceType, types.Integer)(_found_sums)
 
 
-def pair_sums(builder: Any, out: SumsType, tile: Any, columns: Any, c: Any) -> Any:
-    """Of a super-block's pairs, the sums of their products with the columns' sums."""
-    first = offset(builder, columns, record(SUPER_BLOCK).sums, times(builder, c, record(SUPER_BLOCK).step))
-    weights = _places(builder, in_tile(builder, tile, PAIRS), products.PAIRS)
-    return sums_of(builder, pair_dots(builder, weights, first, out.columns, record(SUPER_BLOCK).step))
+# ---------------------------------------------------------------- minima
 
 
-def _dot_quads(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Of both digits."""
-    _, tile, _, _, columns, c = args
-    top, size = (sig.args[k].literal_value for k in (2, 3))
-    first, step = record(SUPER_BLOCK).digits + first_digit(size), record(SUPER_BLOCK).step
-    weights = _places(builder, in_tile(builder, tile, QUADS), SUPER_BLOCK // size // 4)
-    count = sig.return_type.columns
+def _minima_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Of both digits of the activations' sums."""
+    _, tile, columns, c = args
+    kind, count, dot = sig.args[1], sig.return_type.columns, sig.args[1].dot
+    weights = _places(
+        builder, in_tile(builder, kind, tile, "minima"), SUPER_BLOCK // dot.minima.elements // 4
+    )
     high, low = (
-        dots(builder, weights, offset(builder, columns, at, times(builder, c, step)), count, step, top)
-        for at in (first, first + products.DIGITS)
+        dots(
+            builder,
+            weights,
+            offset(builder, columns, field(dot, digit) + first_digit(dot), times(builder, c, step(dot))),
+            count,
+            step(dot),
+            dot.minima.largest,
+        )
+        for digit in ("high", "low")
     )
     return sums_of(builder, [two_digits(builder, *both) for both in zip(high, low, strict=True)])
 
 
-def first_digit(size: int) -> int:
-    """Where the digits of sums of so many elements begin."""
-    return 0 if size == 16 else SUPER_BLOCK // 16
+def first_digit(dot: BlockDot) -> int:
+    """Where the digits of the sums of as many elements begin as share a minimum."""
+    assert dot.minima is not None
+    return 0 if dot.minima.elements == 16 else SUPER_BLOCK // 16
 
 
 def two_digits(builder: Any, high: Any, low: Any) -> Any:
@@ -366,7 +392,7 @@ def two_digits(builder: Any, high: Any, low: Any) -> Any:
 
 
 teach(
-    products.dot_quads,
-    lambda *args: (SumsType("int32", args[0].columns), *args[:5], types.intp),
-    *((SumsType, tile, LITERAL, LITERAL, PlaceType, types.Integer) for tile in TILES),
-)(_dot_quads)
+    products.minima_sums,
+    lambda *args: (SumsType("int32", args[0].columns), *args[:3], types.intp),
+    *((SumsType, kind, PlaceType, types.Integer) for kind in TILES),
+)(_minima_sums)

@@ -1,4 +1,4 @@
-"""Lowers what of `language.products` that reads packed rows.
+"""Lowers the part of `language.packed` that reads packed rows.
 
 Each of 16 rows has a lane of 4 bytes.  Imported by `kquant.kernels.compile` only, when the first kernel is
 compiled.
@@ -14,8 +14,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import models, register_model
 
-from kquant.kernels.language import products
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.language import packed, products
+from kquant.kernels.layout import ROWS
 from kquant.kernels.lowering.isa.memory import prefetch
 from kquant.kernels.lowering.isa.tuning import FIRST_LEVEL, SECOND_LEVEL
 from kquant.kernels.lowering.lanes import I32, LanesType, teach
@@ -85,7 +85,7 @@ def nothing(*args: Any) -> Any:
 
 
 def _block_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    w, row, at = args
+    w, row, at = args[:3]
     stride = row_step(context, builder, sig.args[0], w)
     first = in_array(context, builder, sig.args[0], w, builder.mul(row, stride), at)
     return record_of(builder, BlockType.llvm, first, stride, times(builder, stride, HALF))
@@ -93,8 +93,8 @@ def _block_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 teach(
     products.block_from,
-    lambda *args: (BlockType(), args[0], types.intp, types.intp),
-    (types.Array, types.Integer, types.Integer),
+    lambda *args: (BlockType(), args[0], types.intp, types.intp, args[3]),
+    (types.Array, types.Integer, types.Integer, LITERAL),
 )(_block_from)
 
 
@@ -114,14 +114,14 @@ def _joined(builder: Any, vectors: Sequence[Any]) -> Any:
     return vectors[0]
 
 
-def _load_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """16 bytes of each row, turned: register i holds bytes 4i .. 4i + 4 of all rows."""
-    rows = [load(builder, pointer, ir.VectorType(I32, 4)) for pointer in _row_pointers(builder, *args)]
-    words = turned(builder, [_joined(builder, rows[k::4]) for k in range(4)])
+def _load_16(builder: Any, block: Any, at: Any) -> Any:
+    """16 bytes of each row, transposed: register i holds bytes 4i .. 4i + 4 of all rows."""
+    rows = [load(builder, pointer, ir.VectorType(I32, 4)) for pointer in _row_pointers(builder, block, at)]
+    words = transposed(builder, [_joined(builder, rows[k::4]) for k in range(4)])
     return builder.bitcast(_joined(builder, words), ir.VectorType(I8, 16 * ROWS))
 
 
-def turned(builder: Any, rows: Sequence[Any]) -> list[Any]:
+def transposed(builder: Any, rows: Sequence[Any]) -> list[Any]:
     """The transpose of the 4 x 4 words in each quarter of four registers."""
 
     def merged(a: Any, b: Any, lanes: Sequence[int]) -> Any:
@@ -134,26 +134,30 @@ def turned(builder: Any, rows: Sequence[Any]) -> list[Any]:
     return [merged(a, b, lanes) for a, b in (low, high) for lanes in ((0, 1, 4, 5), (2, 3, 6, 7))]
 
 
+def _load_quad(builder: Any, block: Any, at: Any) -> Any:
+    words = ir.Constant(WORDS, ir.Undefined)
+    for row, pointer in enumerate(_row_pointers(builder, block, at)):
+        words = builder.insert_element(words, load(builder, pointer, I32), I32(row))
+    return builder.bitcast(words, ir.VectorType(I8, QUAD))
+
+
+def _load_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    block, at, _ = args
+    n = sig.args[2].literal_value
+    if n == 4:
+        return _load_quad(builder, block, at)
+    parts = [_load_16(builder, block, builder.add(at, I64(first))) for first in range(0, n, 16)]
+    return _joined(builder, parts)
+
+
 teach(
-    products.load_bytes,
-    lambda *args: (LanesType("uint8", 16 * args[0].rows), args[0], types.intp),
-    (BlockType, types.Integer),
+    packed.load_bytes,
+    lambda *args: (LanesType("uint8", args[2].literal_value * args[0].rows), args[0], types.intp, args[2]),
+    (BlockType, types.Integer, LITERAL),
 )(_load_bytes)
 
 
-def _load_long(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    halves = [_load_bytes(context, builder, sig, [args[0], builder.add(args[1], I64(at))]) for at in (0, 16)]
-    return _joined(builder, halves)
-
-
-teach(
-    products.load_long,
-    lambda *args: (LanesType("uint8", 32 * args[0].rows), args[0], types.intp),
-    (BlockType, types.Integer),
-)(_load_long)
-
-
-def _fetch(level: int) -> Callable[..., Any]:
+def _prefetch(level: int) -> Callable[..., Any]:
     def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         prefetch(builder, builder.extract_value(_block_from(context, builder, sig, args), 0), level)
         return context.get_dummy_value()
@@ -161,22 +165,8 @@ def _fetch(level: int) -> Callable[..., Any]:
     return lowering
 
 
-for _word, _level in ((products.fetch, SECOND_LEVEL), (products.fetch_next, FIRST_LEVEL)):
-    teach(_word, nothing, (types.Array, types.Integer, types.Integer))(_fetch(_level))
-
-
-def _load_quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    words = ir.Constant(WORDS, ir.Undefined)
-    for row, pointer in enumerate(_row_pointers(builder, *args)):
-        words = builder.insert_element(words, load(builder, pointer, I32), I32(row))
-    return builder.bitcast(words, sig.return_type.llvm)
-
-
-teach(
-    products.load_quad,
-    lambda *args: (LanesType("uint8", QUAD), args[0], types.intp),
-    (BlockType, types.Integer),
-)(_load_quad)
+for _operation, _level in ((products.prefetch, SECOND_LEVEL), (products.prefetch_next, FIRST_LEVEL)):
+    teach(_operation, nothing, (types.Array, types.Integer, types.Integer))(_prefetch(_level))
 
 
 def _load_short(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -190,7 +180,7 @@ def _load_short(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(
-    products.load_short,
+    packed.load_short,
     lambda *args: (LanesType("int32", ROWS), args[0], types.intp),
     (BlockType, types.Integer),
 )(_load_short)
@@ -205,24 +195,24 @@ def lane_of(i: int, row: int) -> int:
     return i // 4 * QUAD + 4 * row + i % 4
 
 
-def _quad_of(builder: Any, value: Any, i: int) -> Any:
+def quad_of(builder: Any, value: Any, i: int) -> Any:
     """The register with byte i of each row."""
     return shuffle(builder, value, value, range(i // 4 * QUAD, (i // 4 + 1) * QUAD))
 
 
 def _quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return _quad_of(builder, args[0], 4 * sig.args[1].literal_value)
+    return quad_of(builder, args[0], 4 * sig.args[1].literal_value)
 
 
-teach(products.quad, _quad_type, (LanesType, types.IntegerLiteral))(_quad)
-teach(products.signed, lambda value: (LanesType("int8", value.width), value), (LanesType,))(
+teach(packed.quad, _quad_type, (LanesType, types.IntegerLiteral))(_quad)
+teach(packed.signed, lambda value: (LanesType("int8", value.width), value), (LanesType,))(
     lambda context, builder, sig, args: args[0]
 )
 
 
 def number_from(builder: Any, kind: Any, value: Any, i: int, bits: int) -> Any:
     """So many bits from byte i of each row on, as int32."""
-    words = builder.bitcast(_quad_of(builder, value, i), WORDS)
+    words = builder.bitcast(quad_of(builder, value, i), WORDS)
     top = builder.shl(words, ir.Constant(WORDS, [32 - bits - 8 * (i % 4)] * ROWS))
     shift = builder.ashr if kind.element == "int8" else builder.lshr
     return shift(top, ir.Constant(WORDS, [32 - bits] * ROWS))
@@ -233,18 +223,7 @@ def _short_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 teach(
-    products.short_at,
+    packed.short_at,
     lambda *args: (LanesType("int32", ROWS), *args),
     (LanesType, types.IntegerLiteral),
 )(_short_at)
-
-
-def _float_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return builder.bitcast(_quad_of(builder, args[0], sig.args[1].literal_value), sig.return_type.llvm)
-
-
-teach(
-    products.float_at,
-    lambda *args: (LanesType("float32", ROWS), *args),
-    (LanesType, types.IntegerLiteral),
-)(_float_at)

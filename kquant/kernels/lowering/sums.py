@@ -12,7 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.layout import ROWS
 from kquant.kernels.lowering.isa.dots import (
     add_dots_of_bytes,
     add_dots_of_shorts,

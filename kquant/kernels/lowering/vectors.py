@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from kquant.kernels.language.products import ROWS
+from kquant.kernels.layout import ROWS
 from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS
 from kquant.kernels.lowering.isa.memory import load_where
 from kquant.kernels.lowering.isa.moves import matrix_of_bits, opaque, shuffled_bytes

@@ -53,7 +53,7 @@ def plot(rows: list[dict[str, object]]) -> alt.Chart:
 
 
 def row_height(n: int) -> int:
-    """Pixels for each of n rows: room for text, unless there are too many.
+    """Pixels for each of n rows: enough for text, unless there are too many.
 
     >>> row_height(1), row_height(32), row_height(126), row_height(1000)
     (24, 24, 7, 7)

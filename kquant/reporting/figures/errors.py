@@ -1,4 +1,4 @@
-"""Where the error went: by layer, and by matrix."""
+"""Where the error is: by layer, and by matrix."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ TEXT_HEIGHT, TEXT_WIDTH = 14, 36
 """Pixels that a cell needs to show its text."""
 
 STEEP = 9
-"""More columns than that have no room on a phone for names at an angle."""
+"""With more columns than that, a phone has no space for names at an angle."""
 
 Cell = tuple[int, str]
 """A layer and a kind of matrix."""

@@ -1,4 +1,4 @@
-"""Names beside points, where there is room for them."""
+"""Names next to points, where there is space for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 
 
 def corners(points: Sequence[tuple[float, float, str]], width: float) -> list[str]:
-    """Where the name of each point stands: one of CORNERS, or nothing where there is no room.
+    """Where the name of each point stands: one of CORNERS, or nothing where there is no space.
 
     Points are (x, y, name) in pixels, y downwards; the first ones choose first, those without a name are
     only in the way.  No name covers a point or another name, or leaves the plot at its sides.

@@ -15,7 +15,7 @@ from kquant.reporting.figures.labels import CORNERS, corners
 __all__ = ["Point", "rate_chart"]
 
 MOST_BITS = 9.0
-"""F16 and its like would leave no room for the others; they are in the table."""
+"""Types with more bits, such as F16, would leave no space for the others; they are in the table."""
 HEIGHT = 380
 """Pixels of the plot."""
 WIDE, NARROW = 700, 220
@@ -34,7 +34,7 @@ class Point:
 
     @property
     def drawable(self) -> bool:
-        """Whether a logarithmic scale of the few bits has room for it."""
+        """Whether a point fits on the chart: few bits, and an error that a logarithmic scale can show."""
         return self.bits <= MOST_BITS and 0 < self.error < math.inf
 
     @property
@@ -52,7 +52,7 @@ class _Frame:
 
     @classmethod
     def around(cls, points: Iterable[Point]) -> _Frame:
-        """The axes with a little room around the outermost of the points."""
+        """The axes, with a little space around the outermost points."""
         drawn = [point for point in points if point.drawable]
         bits, errors = [point.bits for point in drawn], [100 * point.error for point in drawn]
         return cls((min(bits) - 0.12, max(bits) + 0.12), (min(errors) / 1.15, max(errors) * 1.15))
@@ -71,7 +71,7 @@ class _Frame:
 
     @property
     def ticks(self) -> list[float]:
-        """1, 2, 5, 10 and so on, as far as the errors reach."""
+        """1, 2, 5, 10 and so on, between the smallest and the largest error."""
         low, high = self.errors
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         every = (float(f"{step}e{power}") for power in powers for step in (1, 2, 5))

@@ -19,7 +19,7 @@ UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def unit_of(n_bytes: int) -> tuple[int, str]:
-    """The unit of an axis that reaches so far.
+    """The unit of an axis, given its largest value.
 
     >>> unit_of(3 << 20), unit_of(12)
     ((1048576, 'MiB'), (1, 'bytes'))
@@ -74,7 +74,7 @@ def by_role(file: Inspection) -> Figure | None:
         for role, found in shares.items()
     ]
     y = alt.Y("role:N", title=None, sort=[role.value for role in shares])
-    # the figures at the end of the longest bar need room
+    # the figures at the end of the longest bar need space
     most = max(found.bytes for found in shares.values())
     room = alt.ExprRef(f"{most} * (width > 400 ? 1.25 : 1.55)")
     x = alt.X("amount:Q", scale=alt.Scale(domainMin=0, domainMax=room), axis=None)

@@ -14,6 +14,7 @@ __all__ = [
     "HAS_BIT_MATRICES",
     "HAS_BYTE_DOTS",
     "HAS_BYTE_PAIRS",
+    "REGISTER_BYTES",
     "SEARCH_LANES",
     "SUMS_BY_TURNS",
     "TUNING",
@@ -27,6 +28,8 @@ HAS_BYTE_PAIRS = CHOICE.name in ("vnni", "avx2")
 """Products of bytes are added in pairs at least: see `dots.pairs_of_bytes`."""
 HAS_BIT_MATRICES = HAS_BYTE_DOTS and (CHOICE.is_model or CHOICE.has("gfni"))
 """The bits of each byte are moved and masked at once: see `moves.matrix_of_bits`."""
+REGISTER_BYTES = 64 if HAS_BYTE_DOTS else 32 if HAS_BYTE_PAIRS else 0
+"""Bytes that an instruction picks from a register at a time; 0 where none does."""
 CONVERTS_HALVES = CHOICE.has("f16c") or _TRIPLE.startswith(("aarch64", "arm64"))
 """LLVM has instructions for fp16; see `kquant.kernels.lowering.halves` for processors without."""
 

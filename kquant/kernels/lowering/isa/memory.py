@@ -9,9 +9,9 @@ from llvmlite import ir
 
 from kquant.kernels.lowering.isa import models
 from kquant.kernels.lowering.isa.choice import CHOICE
-from kquant.kernels.lowering.values import I8, I32, intrinsic
+from kquant.kernels.lowering.values import I8, I32, I64, intrinsic, splat
 
-__all__ = ["before_loads", "fence", "load_where", "prefetch", "store_past_cache"]
+__all__ = ["before_loads", "fence", "gathered_words", "load_where", "prefetch", "store_past_cache"]
 
 
 def load_where(builder: Any, pointer: Any, lanes: Sequence[int], otherwise: Any) -> Any:
@@ -26,6 +26,21 @@ def load_where(builder: Any, pointer: Any, lanes: Sequence[int], otherwise: Any)
     mask = ir.Constant(ir.VectorType(ir.IntType(1), kind.count), [int(k in lanes) for k in range(kind.count)])
     name = f"llvm.masked.load.v{kind.count}{kind.element}.p0"
     return intrinsic(builder, name, kind, place, I32(1), mask, otherwise)
+
+
+def gathered_words(builder: Any, pointer: Any, index: Any) -> Any:
+    """The words of 32 bits at `pointer + 4 * index`, for each lane of the index."""
+    if CHOICE.is_model:
+        return models.gathered_words(builder, pointer, index)
+    n = index.type.count
+    distances = builder.shl(
+        builder.zext(index, ir.VectorType(I64, n)), ir.Constant(ir.VectorType(I64, n), [2] * n)
+    )
+    addresses = builder.add(splat(builder, builder.ptrtoint(pointer, I64), n), distances)
+    places = builder.inttoptr(addresses, ir.VectorType(I32.as_pointer(), n))
+    mask = ir.Constant(ir.VectorType(ir.IntType(1), n), [1] * n)
+    name = f"llvm.masked.gather.v{n}i32.v{n}p0"
+    return intrinsic(builder, name, index.type, places, I32(1), mask, ir.Constant(index.type, ir.Undefined))
 
 
 def before_loads(builder: Any, value: Any) -> Any:

@@ -16,11 +16,13 @@ __all__ = [
     "called",
     "dots_of_bytes",
     "dots_of_shorts",
+    "gathered_words",
     "load_where",
     "matrix_of_bits",
     "narrowed",
     "pairs_of_bytes",
     "pairs_of_shorts",
+    "picked_words",
     "shuffled_bytes",
 ]
 
@@ -123,6 +125,19 @@ def shuffled_bytes(builder: Any, value: Any, index: Any) -> Any:
     return found
 
 
+def picked_words(builder: Any, table: Any, index: Any) -> Any:
+    """See `moves.picked_words`."""
+    memory, n = builder.alloca(table.type), table.type.count
+    builder.store(table, memory)
+    words = builder.bitcast(memory, table.type.element.as_pointer())
+    found = ir.Constant(table.type, ir.Undefined)
+    for i in range(n):
+        at = builder.and_(builder.extract_element(index, I32(i)), I32(n - 1))
+        word = builder.load(builder.gep(words, [builder.zext(at, I64)]))
+        found = builder.insert_element(found, word, I32(i))
+    return found
+
+
 def matrix_of_bits(builder: Any, value: Any, matrix: Any) -> Any:
     """See `moves.matrix_of_bits`."""
     n = value.type.count
@@ -150,6 +165,15 @@ def load_where(builder: Any, pointer: Any, lanes: list[int], otherwise: Any) -> 
         value = load(builder, offset(builder, pointer, size * lane), otherwise.type.element)
         otherwise = builder.insert_element(otherwise, value, I32(lane))
     return otherwise
+
+
+def gathered_words(builder: Any, pointer: Any, index: Any) -> Any:
+    """See `memory.gathered_words`."""
+    found = ir.Constant(index.type, None)
+    for lane in range(index.type.count):
+        at = builder.shl(builder.zext(builder.extract_element(index, I32(lane)), I64), I64(2))
+        found = builder.insert_element(found, load(builder, offset(builder, pointer, at), I32), I32(lane))
+    return found
 
 
 def repeated(builder: Any, pointer: Any, distance: int, n: int) -> Any:

@@ -10,7 +10,7 @@ from kquant.kernels.lowering.isa import models
 from kquant.kernels.lowering.isa.choice import CHOICE
 from kquant.kernels.lowering.values import I8, intrinsic
 
-__all__ = ["matrix_of_bits", "opaque", "shuffled_bytes"]
+__all__ = ["matrix_of_bits", "opaque", "picked_words", "shuffled_bytes"]
 
 
 def shuffled_bytes(builder: Any, value: Any, index: Any) -> Any:
@@ -32,6 +32,21 @@ def matrix_of_bits(builder: Any, value: Any, matrix: Any) -> Any:
     if CHOICE.is_model:
         return models.called(builder, models.matrix_of_bits, value.type, value, matrix)
     return intrinsic(builder, "llvm.x86.vgf2p8affineqb.512", value.type, value, matrix, I8(0))
+
+
+def picked_words(builder: Any, table: Any, index: Any) -> Any:
+    """The lanes of a table of 32-bit numbers that `index` tells, of which the low bits count.
+
+    For eight lanes with `facts.HAS_BYTE_PAIRS`, for sixteen with `facts.HAS_BYTE_DOTS`.
+    """
+    if CHOICE.is_model:
+        return models.called(builder, models.picked_words, table.type, table, index)
+    is_int = isinstance(table.type.element, ir.IntType)
+    if table.type.count == 16:
+        name = f"llvm.x86.avx512.permvar.{'si' if is_int else 'sf'}.512"
+    else:
+        name = f"llvm.x86.avx2.perm{'d' if is_int else 'ps'}"
+    return intrinsic(builder, name, table.type, table, index)
 
 
 def opaque(builder: Any, value: Any) -> Any:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from kquant.arrays import codec
 from kquant.kernels import execute
+from kquant.kernels.execute import Execution
 from kquant.types import TensorType
 from support import golden
 from support.compare import assert_same_bytes, assert_same_floats
 
 ALL = ("F32", *golden.TYPES)
-WEIGHTED = golden.K_QUANTS + golden.LEGACY
 
 every_type = pytest.mark.parametrize("type_name", ALL)
 
@@ -43,9 +43,9 @@ def test_shapes(type_name: str, shape: tuple[int, ...]) -> None:
     t = TensorType[type_name]
     x = weights_like(*shape)
     packed = codec.quantize(x, type_name)
-    assert (packed.dtype, packed.shape) == (np.uint8, (*shape[:-1], t.row_bytes(shape[-1])))
+    assert (packed.dtype, packed.shape) == (np.dtype(np.uint8), (*shape[:-1], t.row_bytes(shape[-1])))
     values = codec.dequantize(packed, type_name)
-    assert (values.dtype, values.shape) == (np.float32, shape)
+    assert (values.dtype, values.shape) == (np.dtype(np.float32), shape)
 
 
 @every_type
@@ -207,7 +207,7 @@ def test_the_number_of_threads_does_not_matter(type_name: str) -> None:
 @every_type
 @pytest.mark.parametrize("execution", ["numba", "numpy"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_rows_do_not_know_each_other(type_name: str, execution: str, weighted: bool) -> None:
+def test_rows_do_not_know_each_other(type_name: str, execution: Execution, weighted: bool) -> None:
     """Also not through the lanes: each row may share them with any other."""
     x = weights_like(19 if execution == "numba" else 5, 512)
     x[1], x[2, :256], x[3, 32:64] = 0, 0.5, 1e4
@@ -219,7 +219,7 @@ def test_rows_do_not_know_each_other(type_name: str, execution: str, weighted: b
     assert_same_bytes(codec.quantize(x[order], type_name, w, execution=execution), together[order], type_name)
 
 
-@pytest.mark.parametrize("type_name", WEIGHTED)
+@pytest.mark.parametrize("type_name", golden.WEIGHTED)
 def test_importance_weights_of_any_layout(type_name: str) -> None:
     x, w = weights_like(3, 512), importance(512)
     want = codec.quantize(x, type_name, w)
@@ -227,13 +227,13 @@ def test_importance_weights_of_any_layout(type_name: str) -> None:
         assert_same_bytes(codec.quantize(x, type_name, same), want, type_name)
 
 
-@pytest.mark.parametrize("type_name", ["F32", *golden.FLOATS, "Q8_0", *golden.ROW_ONLY])
+@pytest.mark.parametrize("type_name", ["F32", *golden.FLOATS, "Q8_0", *golden.FP4, *golden.ROW_ONLY])
 def test_importance_weights_that_do_not_matter(type_name: str) -> None:
     x = weights_like(3, 512)
     assert_same_bytes(codec.quantize(x, type_name, importance(512)), codec.quantize(x, type_name), type_name)
 
 
-@pytest.mark.parametrize("type_name", sorted(set(WEIGHTED) - {"Q8_0"}))
+@pytest.mark.parametrize("type_name", golden.WEIGHTED)
 def test_importance_weights_that_matter(type_name: str) -> None:
     x = weights_like(3, 512)
     assert not np.array_equal(codec.quantize(x, type_name, importance(512)), codec.quantize(x, type_name))

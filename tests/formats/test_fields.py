@@ -22,7 +22,11 @@ f32 = np.float32
 
 
 def one_scale(zero: int) -> Callable[[Fields], NDArray[np.float32]]:
-    return lambda f: (f["q"].astype(f32) - f32(zero)) * f["d"].astype(f32)[..., None]
+    def values(f: Fields) -> NDArray[np.float32]:
+        numbers: NDArray[np.float32] = (f["q"].astype(f32) - f32(zero)) * f["d"].astype(f32)[..., None]
+        return numbers
+
+    return values
 
 
 def scale_and_minimum(f: Fields) -> NDArray[np.float32]:
@@ -41,10 +45,21 @@ def affine(f: Fields) -> NDArray[np.float32]:
 
 def symmetric(scale_zero: int, zero: int) -> Callable[[Fields], NDArray[np.float32]]:
     def values(f: Fields) -> NDArray[np.float32]:
-        d = f["d"].astype(f32)[..., None]
-        return d * (spread(f["sc"]) - f32(scale_zero)) * (f["q"].astype(f32) - f32(zero))
+        scales: NDArray[np.float32] = f["d"].astype(f32)[..., None] * (spread(f["sc"]) - f32(scale_zero))
+        return scales * (f["q"].astype(f32) - f32(zero))
 
     return values
+
+
+def entries_of(table: tuple[int, ...]) -> Callable[[Fields], NDArray[np.float32]]:
+    return lambda f: f["d"].astype(f32)[..., None] * np.array(table, f32)[f["q"]]
+
+
+def floats_of_four_bits(f: Fields) -> NDArray[np.float32]:
+    values = np.array([naive.e2m1(q) for q in range(16)], f32)
+    scale = np.ldexp(1.0, f["e"].astype(int) - 127)[..., None]
+    found: NDArray[np.float32] = (values[f["q"]] * scale).astype(f32)
+    return found
 
 
 FORMULAS: dict[str, Callable[[Fields], NDArray[np.float32]]] = {
@@ -63,6 +78,8 @@ FORMULAS: dict[str, Callable[[Fields], NDArray[np.float32]]] = {
     "Q3_K": symmetric(32, 4),
     "Q6_K": symmetric(0, 32),
     "Q8_K": one_scale(0),
+    "IQ4_NL": entries_of(naive.IQ4_NL_LEVELS),
+    "MXFP4": floats_of_four_bits,
 }
 
 

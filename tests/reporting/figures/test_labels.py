@@ -1,4 +1,4 @@
-"""Names beside points: nothing covers anything."""
+"""Names next to points: nothing covers anything."""
 
 from __future__ import annotations
 

@@ -131,9 +131,10 @@ def test_selection_by_parts_of_names() -> None:
 @pytest.mark.parametrize("name", ["llama-slim.gguf", "llama-slim.dat"])
 def test_selection_while_reading(name: str) -> None:
     everything = load_imatrix(FOLDER / name)
+    options: dict[str, Any]
     for options in ({"include": ["attn_q", "ffn"]}, {"exclude": ["attn_q", "ffn"]}):
-        selected = load_imatrix(FOLDER / name, **options)  # type: ignore[arg-type]
-        assert list(selected) == list(everything.select(**options))  # type: ignore[arg-type]
+        selected = load_imatrix(FOLDER / name, **options)
+        assert list(selected) == list(everything.select(**options))
     with pytest.raises(OptionError, match=r"^include_weights and exclude_weights cannot be used together$"):
         load_imatrix(FOLDER / name, include=["a"], exclude=["b"])
 
@@ -202,7 +203,7 @@ ONE = entry(b"w", 1, [1, 2])
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"", "number of entries: expected 4 bytes, got 0 to the end of the file"),
+        (b"", "expected an importance matrix, got an empty file"),
         (b"\1\0", "number of entries: expected 4 bytes, got 2 to the end of the file"),
         (dat(n_entries=0), "expected one entry or more, got 0"),
         (dat(n_entries=-1), "expected one entry or more, got -1"),
@@ -288,13 +289,13 @@ def test_gguf_whose_datasets_are_no_texts(load: Any) -> None:
 
 @pytest.mark.parametrize("leave_out", ["datasets", "chunk_count", "chunk_size"])
 def test_gguf_without_metadata(load: Any, leave_out: str) -> None:
-    message = f"file.dat: expected the metadata of an importance matrix, got no imatrix.{leave_out}$"
+    message = rf"file.dat: expected the metadata of .*, got no imatrix\.{leave_out}; is it a model\?$"
     with pytest.raises(ImatrixError, match=message):
         load(builder(leave_out=leave_out).build())
 
 
 def test_a_model_is_no_importance_matrix() -> None:
-    message = "got no imatrix.datasets, imatrix.chunk_count, imatrix.chunk_size$"
+    message = "got no imatrix.datasets, imatrix.chunk_count, imatrix.chunk_size; is it a model"
     with pytest.raises(ImatrixError, match=message):
         load_imatrix(GOLDEN / "gguf" / "models" / "llama-odd2-f32.gguf")
 
@@ -314,6 +315,7 @@ def test_gguf_without_tensors(load: Any) -> None:
 def test_gguf_with_half_a_pair(load: Any, there: str, missing: str) -> None:
     raw = add(builder(), f"{NAME}.{there}", (1,), [1]).build()
     message = f"expected a tensor {NAME}.{missing}, got none: sums and counts come in pairs$"
+    options: dict[str, Any]
     for options in ({}, {"exclude": ["attn"]}):
         with pytest.raises(ImatrixError, match=message):
             load(raw, **options)

@@ -33,8 +33,7 @@ def place(rows: np.ndarray, type_name: str, at: int, pattern: bytes) -> None:
 
 
 def field_at(type_name: str, at: int) -> str:
-    fields = format_of(TensorType[type_name]).layout.fields
-    return next(name for name, (_, offset, *_) in fields.items() if offset == at)
+    return next(field.name for field in format_of(TensorType[type_name]).fields if field.offset == at)
 
 
 def refused(type_name: str, field: str, row: int = 1, block: int = 2) -> Any:

@@ -201,7 +201,9 @@ def test_nearest_quotients() -> None:
     y = (rng.standard_normal(shape) * np.exp2(rng.integers(-100, 100, shape[:1]))[:, None]).astype(np.float32)
     whole = rng.integers(-380, 380, shape)
     far = ((whole + rng.uniform(-0.499, 0.499, shape)) * y).astype(np.float32)
-    near = np.nextafter(((whole + 0.5) * y).astype(np.float32), rng.choice(np.float32([-9e30, 9e30]), shape))
+    near = np.nextafter(
+        ((whole + 0.5) * y).astype(np.float32), rng.choice(np.array([-9e30, 9e30], np.float32), shape)
+    )
     bits = rng.integers(0, 1 << 32, (2, *shape), np.uint32).view(np.float32)
     anything, divisors = pairs_of(FLOATS)
     x = np.concatenate([far, near, bits[0], anything])

@@ -1,4 +1,4 @@
-"""kquant against a plain decoder and plain quantizers that share no line with it."""
+"""kquant against a plain decoder and plain quantizers that share no code with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kquant.arrays import codec
+from kquant.kernels.execute import Execution
 from kquant.types import TensorType
 from support import golden, naive
 from support.compare import assert_same_bytes, assert_same_floats
@@ -16,7 +17,7 @@ both = pytest.mark.parametrize("execution", ["numba", "numpy"])
 
 @both
 @pytest.mark.parametrize("type_name", naive.DECODERS)
-def test_dequantize_arbitrary_bytes(type_name: str, execution: str) -> None:
+def test_dequantize_arbitrary_bytes(type_name: str, execution: Execution) -> None:
     blocks = random_blocks(type_name, 96, seed=1)
     with np.errstate(all="ignore"):
         want = np.array([naive.DECODERS[type_name](block.tobytes()) for block in blocks], np.float32)
@@ -26,7 +27,7 @@ def test_dequantize_arbitrary_bytes(type_name: str, execution: str) -> None:
 
 @both
 @pytest.mark.parametrize("type_name", naive.ENCODERS)
-def test_quantize_without_a_search(type_name: str, execution: str) -> None:
+def test_quantize_without_a_search(type_name: str, execution: Execution) -> None:
     t = TensorType[type_name]
     rng = np.random.default_rng(2)
     tame = [

@@ -1,0 +1,1 @@
+"""The types whose levels are floats of four bits."""

@@ -1,0 +1,1 @@
+"""The types whose levels are numbers of a table's entries."""
