@@ -186,6 +186,37 @@ def check_matrix_of_bits() -> None:
     agree(moves.matrix_of_bits, meaning, ("uint8", 64), ("uint8", 64), seen=("u1", "u1"))
 
 
+def check_picked_words(n: int) -> None:
+    """Of the index the low bits count; also of floats, whose bits are kept."""
+
+    def meaning(table: Vector, index: Vector) -> Vector:
+        found: Vector = table[index % n]
+        return found
+
+    for seen in (("i4", "i4"), ("f4", "i4")):
+        first = [values("int32", n, seed).view(kind) for seed, kind in enumerate(seen)]
+        run = operation(moves.picked_words, *first, result=first[0].view("i4"))
+        for i in range(ROUNDS):
+            table, index = values("int32", n, i), values("int32", n, 1000 + i)
+            np.testing.assert_array_equal(run(table, index), meaning(table, index))
+
+
+def check_gathered_words() -> None:
+    """From anywhere behind the pointer, whose words need not be aligned."""
+    index_kind = ir.VectorType(ir.IntType(32), 16)
+    run = machine_code(memory.gathered_words, [None, index_kind])
+    rng = np.random.default_rng(4)
+    octets = rng.integers(0, 256, 4 * 3000 + 1, np.uint8)
+    words = octets[1:].view(np.int32)
+    for _ in range(ROUNDS):
+        index, out = (
+            rng.choice([0, 1, 2999, *rng.integers(0, 3000, 9)], 16).astype(np.int32),
+            np.empty(16, "i4"),
+        )
+        run(out.ctypes.data, words.ctypes.data, index.ctypes.data)
+        np.testing.assert_array_equal(out, words[index])
+
+
 def check_barriers(n: int) -> None:
     for emit in (moves.opaque, memory.before_loads):
         agree(emit, lambda value: value, ("int32", n), seen=("i4",))
@@ -244,15 +275,21 @@ IN_FOURS = {
     "dots with memory": check_dots_with_memory,
     "narrowed": check_narrowed,
     "64 shuffled bytes": lambda: check_shuffled_bytes(64),
+    "16 picked words": lambda: check_picked_words(16),
     "barriers of 64 bytes": lambda: check_barriers(16),
 }
 IN_PAIRS = {
     "pairs of bytes": check_pairs_of_bytes,
     "pairs of shorts": check_pairs_of_shorts,
     "32 shuffled bytes": lambda: check_shuffled_bytes(32),
+    "8 picked words": lambda: check_picked_words(8),
     "barriers of 32 bytes": lambda: check_barriers(8),
 }
-ANYWHERE = {"load where": check_load_where, "stores": check_stores}
+ANYWHERE = {
+    "load where": check_load_where,
+    "gathered words": check_gathered_words,
+    "stores": check_stores,
+}
 MATRICES = {"matrix of bits": check_matrix_of_bits}
 CHECKS = {**IN_FOURS, **IN_PAIRS, **ANYWHERE, **MATRICES}
 

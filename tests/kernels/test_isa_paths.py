@@ -118,16 +118,16 @@ def compare_products() -> None:
     for name, case in golden.document("vec_dot/index.json").items():
         pairs = golden.arrays(f"vec_dot/{name}.npz")
         rows = pairs["weights"], name, pairs["activations"], case["activation"]
-        compiled, readable = (kquant.vec_dot(*rows, execution=execution) for execution in BOTH)
-        assert_same_floats(compiled, readable)
+        numba, numpy = (kquant.vec_dot(*rows, execution=execution) for execution in BOTH)
+        assert_same_floats(numba, numpy, name)
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((20, 512), np.float32)
     x = rng.standard_normal((512, 23), np.float32)
     for name in TYPES:
         w = kquant.QuantizedTensor.from_numpy(weights, name)
         for columns in (x, x[:, 0]):
-            compiled, readable = (kquant.matmul(w, columns, execution=execution) for execution in BOTH)
-            assert_same_floats(compiled, readable)
+            numba, numpy = (kquant.matmul(w, columns, execution=execution) for execution in BOTH)
+            assert_same_floats(numba, numpy, name)
         test_largest_magnitudes_do_not_overflow(name, "numba")
         test_largest_magnitudes_do_not_overflow_in_tiles(name, "numba")
 
@@ -149,7 +149,7 @@ def compare_formats() -> None:
             unpacked = [aligned_empty(x.shape, np.float32) for _ in BOTH]
             for values, execution in zip(unpacked, BOTH, strict=True):
                 own.decoder(t, packed[0], values, execution, large=large)
-            assert_same_floats(unpacked[0], unpacked[1])
+            assert_same_floats(unpacked[0], unpacked[1], t.name)
 
 
 @pytest.mark.parametrize("job", ["compare_products", "compare_formats"])
