@@ -182,6 +182,7 @@ def in_terminal(command: list[str], **environment: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.slow
 @posix
 def test_an_interrupted_command_ends_at_once(tmp_path: Path) -> None:
     source = tmp_path / "in.gguf"

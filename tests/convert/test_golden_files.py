@@ -75,6 +75,7 @@ def test_the_file_is_the_same_in_the_other_execution(
     assert digests(tmp_path) == recorded(run)
 
 
+@pytest.mark.slow
 @pytest.mark.demo
 @parametrize(SMOLLM2)
 def test_a_real_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

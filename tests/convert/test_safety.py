@@ -104,6 +104,7 @@ def test_an_open_file_is_a_source_and_stays_open(source: Path, target: Path) -> 
 # ---------------------------------------------------------------- stopped in the middle
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("name", ["out.gguf", "new.gguf"])
 def test_kill_9(name: str, source: Path, target: Path) -> None:
@@ -131,6 +132,7 @@ def test_kill_9(name: str, source: Path, target: Path) -> None:
     next(iter(left)).unlink()
 
 
+@pytest.mark.slow
 @POSIX
 def test_an_interrupt_of_the_process(source: Path, target: Path) -> None:
     """Ctrl-C while the work goes on: the process cleans up, and ends as Python ends."""

@@ -111,6 +111,7 @@ def test_results_in_any_order(tmp_path: Path) -> None:
     assert (tmp_path / "out.gguf").read_bytes() == (tmp_path / "plain.gguf").read_bytes()
 
 
+@pytest.mark.slow
 def test_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slabs and results travel: this is how a cluster would do it."""
     case = run("opt/moe-imatrix-dat")

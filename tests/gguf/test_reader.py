@@ -52,6 +52,7 @@ def test_golden_files_as_gguf_py_reads_them(path: Path) -> None:
     assert_same_as_gguf_py(path)
 
 
+@pytest.mark.slow
 @pytest.mark.demo
 def test_smollm2_as_gguf_py_reads_it() -> None:
     assert_same_as_gguf_py(smollm2())

@@ -54,7 +54,7 @@ PATHS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.processors
 @pytest.mark.parametrize("path", PATHS)
 def test_the_paths_of_other_processors_agree_bit_for_bit(path: str) -> None:
     """In a process of its own: kernels are compiled one way or the other, once for all."""
