@@ -396,6 +396,7 @@ def test_a_source_that_is_cut_off(kept: float, source: Path, target: Path, tmp_p
     assert_kept(target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_source_that_shrinks_during_the_run(processes: bool, source: Path, target: Path) -> None:
     with kquant.open(source) as model:
@@ -504,6 +505,7 @@ def test_a_value_that_the_result_cannot_hold(
     assert_kept(target)
 
 
+@pytest.mark.slow
 def test_an_error_in_another_process(target: Path, tmp_path: Path) -> None:
     path = model_with(tmp_path / "in.gguf", "F16", np.nan, (33, 300))
     with (

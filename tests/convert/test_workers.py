@@ -64,6 +64,7 @@ def expected(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes
     return (tmp_path / "plain.gguf").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -140,6 +141,7 @@ def test_no_slabs(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slab_elements", [1, 4096, 1 << 40])
 @runs
 def test_progress(run: Run, slab_elements: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,7 @@ def vocabulary(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return path
 
 
+@pytest.mark.slow
 def test_a_large_vocabulary_takes_no_memory(vocabulary: Path) -> None:
     """Eight megabytes of header; Python allocates two at most while it looks, and keeps next to nothing."""
     read(vocabulary).close()
