@@ -13,6 +13,8 @@ import pytest
 import kquant
 from support.files import smollm2
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf"
 

@@ -19,6 +19,7 @@ TENSOR = QuantizedTensor.from_numpy(np.random.default_rng(0).standard_normal(SHA
 VALUES = TENSOR.numpy()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(npst.basic_indices(SHAPE[:-1], allow_ellipsis=False, allow_newaxis=True, max_dims=6))
 def test_any_index_of_the_first_axes(index: Any) -> None:
@@ -28,6 +29,7 @@ def test_any_index_of_the_first_axes(index: Any) -> None:
     assert np.shares_memory(part.data, TENSOR.data) == (part.size > 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(npst.basic_indices(SHAPE, allow_newaxis=True, max_dims=6))
 def test_any_index_is_right_or_refused(index: Any) -> None:

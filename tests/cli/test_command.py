@@ -137,6 +137,7 @@ def test_names_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -
     assert printable("blk.0 → ü") == "blk.0 → ü"
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(("no_color", "colours"), [("", True), ("1", False)])
 def test_a_terminal_gets_a_bar_and_colours(tmp_path: Path, no_color: str, colours: bool) -> None:
@@ -151,6 +152,7 @@ def test_a_terminal_gets_a_bar_and_colours(tmp_path: Path, no_color: str, colour
     assert ("\x1b[33m22 of 30 tensors" in shown) is colours
 
 
+@pytest.mark.slow
 @posix
 def test_narrow_terminals_get_every_figure() -> None:
     pair = [str(MODELS / "llama-slim-f16.gguf"), str(MODELS / "../outputs/llama-slim-f16.Q4_K_M.gguf")]
@@ -182,6 +184,7 @@ def in_terminal(command: list[str], **environment: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.slow
 @posix
 def test_an_interrupted_command_ends_at_once(tmp_path: Path) -> None:
     source = tmp_path / "in.gguf"

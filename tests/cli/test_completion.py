@@ -57,6 +57,7 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str], tmp_path: object) ->
     assert done.stdout.split() == ["Q6_K"]
 
 
+@pytest.mark.slow
 def test_commands_types_and_files() -> None:
     assert completed("kquant ") == [f"plain,{name}" for name in COMMANDS]
     assert completed("kquant types q2") == ["plain,Q2_K", "plain,Q2_0"]

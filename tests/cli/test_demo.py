@@ -13,6 +13,8 @@ import kquant
 from kquant.cli import demo, main
 from kquant.cli.demo import LLAMA_QUANTIZE_SHA256, SOURCE_SHA256, find_model, verdict
 
+pytestmark = pytest.mark.slow
+
 RECORD = json.loads((Path(__file__).parents[1] / "golden/smollm2/expected.json").read_text())
 
 

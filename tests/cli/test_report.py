@@ -15,6 +15,7 @@ SOURCE = str(GOLDEN / "models/llama-slim-f16.gguf")
 FILE = str(GOLDEN / "outputs/llama-slim-f16.Q4_K_M.gguf")
 
 
+@pytest.mark.slow
 def test_page(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["report", FILE, "--against", SOURCE, "--rows", "2"]) == 0

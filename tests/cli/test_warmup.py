@@ -15,6 +15,8 @@ from kquant.formats import has_format
 from kquant.products.warming import jobs
 from kquant.types import TensorType
 
+pytestmark = pytest.mark.slow
+
 WARM = "import sys; from kquant.cli import main; sys.exit(main(sys.argv[1:]))"
 
 

@@ -66,6 +66,7 @@ def test_the_file_is_llama_quantizes(run: Run, tmp_path: Path, monkeypatch: pyte
     assert digests(tmp_path) == recorded(run)
 
 
+@pytest.mark.slow
 @parametrize([run for run in WRITTEN if run.id in IN_NUMPY])
 def test_the_file_is_the_same_in_the_other_execution(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,6 +76,7 @@ def test_the_file_is_the_same_in_the_other_execution(
     assert digests(tmp_path) == recorded(run)
 
 
+@pytest.mark.slow
 @pytest.mark.demo
 @parametrize(SMOLLM2)
 def test_a_real_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 from kquant.gguf import Metadata, TensorSpec, Writer, layout
 from kquant.types import TensorType
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"), pytest.mark.slow]
 
 MB = 1 << 20
 THREADS = 2

@@ -106,6 +106,7 @@ def test_an_open_file_is_a_source_and_stays_open(source: Path, target: Path) -> 
 # ---------------------------------------------------------------- stopped in the middle
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("name", ["out.gguf", "new.gguf"])
 def test_kill_9(name: str, source: Path, target: Path) -> None:
@@ -133,6 +134,7 @@ def test_kill_9(name: str, source: Path, target: Path) -> None:
     next(iter(left)).unlink()
 
 
+@pytest.mark.slow
 @POSIX
 def test_an_interrupt_of_the_process(source: Path, target: Path) -> None:
     """Ctrl-C while the work goes on: the process cleans up, and ends as Python ends."""
@@ -442,6 +444,7 @@ def test_a_source_that_is_cut_off(kept: float, source: Path, target: Path, tmp_p
     assert_kept(target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_source_that_shrinks_during_the_run(processes: bool, source: Path, target: Path) -> None:
     with kquant.open(source) as model:
@@ -552,6 +555,7 @@ def test_a_value_that_the_result_cannot_hold(
     assert_kept(target)
 
 
+@pytest.mark.slow
 def test_an_error_in_another_process(target: Path, tmp_path: Path) -> None:
     path = model_with(tmp_path / "in.gguf", "F16", np.nan, (33, 300))
     with (

@@ -64,6 +64,7 @@ def expected(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes
     return (tmp_path / "plain.gguf").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -124,6 +125,7 @@ def test_results_in_any_order(tmp_path: Path) -> None:
     assert (tmp_path / "out.gguf").read_bytes() == (tmp_path / "plain.gguf").read_bytes()
 
 
+@pytest.mark.slow
 def test_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slabs and results travel: this is how a cluster would do it."""
     case = run("opt/moe-imatrix-dat")
@@ -152,6 +154,7 @@ def test_no_slabs(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slab_elements", [1, 4096, 1 << 40])
 @runs
 def test_progress(run: Run, slab_elements: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

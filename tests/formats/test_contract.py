@@ -204,6 +204,7 @@ def test_the_number_of_threads_does_not_matter(type_name: str) -> None:
         assert_same_floats(codec.dequantize(packed, type_name, threads=threads), values)
 
 
+@pytest.mark.slow
 @every_type
 @pytest.mark.parametrize("execution", ["numba", "numpy"])
 @pytest.mark.parametrize("weighted", [False, True])

@@ -16,7 +16,7 @@ from support import golden, naive, oracle
 from support.compare import assert_same_bytes, assert_same_floats
 from support.strategies import Batch, N, batches, random_blocks
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
 DECODED = [t for t in golden.TYPES if t != "Q8_1"]
 WEIGHTED = golden.K_QUANTS + golden.LEGACY + golden.IQ

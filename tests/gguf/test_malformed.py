@@ -419,6 +419,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.just(len(data)) | st.integers(0, len(data)))])
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mutated())
 @example(SMALL)

@@ -16,7 +16,7 @@ from kquant.errors import GGUFError
 from kquant.gguf import GGUFFile, read
 from support.gguf_builder import BOOL, F16, F32, Q4_K, STRING, UINT8, UINT32, GGUFBuilder, every_kind
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
 
 class GGML:

@@ -52,6 +52,7 @@ def test_golden_files_as_gguf_py_reads_them(path: Path) -> None:
     assert_same_as_gguf_py(path)
 
 
+@pytest.mark.slow
 @pytest.mark.demo
 def test_smollm2_as_gguf_py_reads_it() -> None:
     assert_same_as_gguf_py(smollm2())
@@ -192,6 +193,7 @@ def vocabulary(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return path
 
 
+@pytest.mark.slow
 def test_a_large_vocabulary_takes_no_memory(vocabulary: Path) -> None:
     """Eight megabytes of header; Python allocates two at most while it looks, and keeps next to nothing."""
     read(vocabulary).close()

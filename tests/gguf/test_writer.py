@@ -87,6 +87,7 @@ def files(draw: st.DrawFn) -> bytes:
     return b.build()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=files())
 def test_any_file_comes_back(data: bytes, tmp_path: Path) -> None:

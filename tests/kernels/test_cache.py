@@ -21,6 +21,8 @@ from kquant.kernels import cache as kernel_cache
 from kquant.kernels import compile as jit
 from kquant.kernels.cache import SOURCES, cache_folder
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(kquant.__file__).parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
@@ -206,6 +208,7 @@ def test_other_versions_have_another_folder(
     assert before != after
 
 
+@pytest.mark.processors
 def test_another_processor_has_another_folder_and_the_same_values(tmp_path: Path) -> None:
     """Also one that knows no fp16 and no wide registers."""
     cache = tmp_path / "cache"

@@ -20,7 +20,7 @@ from support.browsers import installed_browser
 from support.files import GOLDEN, write_vocabulary
 from support.hostile import write_hostile
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 SOURCE = GOLDEN / "models/llama-slim-f16.gguf"
 FILE = GOLDEN / "outputs/llama-slim-f16.Q4_K_M.gguf"

@@ -133,6 +133,7 @@ def test_shards(tmp_path: Path) -> None:
     assert "It was left out." in words
 
 
+@pytest.mark.slow
 def test_a_vocabulary_alone(tmp_path: Path) -> None:
     write_vocabulary(tmp_path / "v.gguf", "big")
     found = page(tmp_path / "v.gguf")

@@ -360,6 +360,7 @@ def test_halves_without_a_processor_that_knows_them() -> None:
             assert np.array_equal(simd_half.half_bits_of_number(x), half_bits_of_number(x))
 
 
+@pytest.mark.processors
 def test_a_processor_without_halves_gives_the_same_bytes(tmp_path: Path) -> None:
     """LLVM has no instruction for it there, and Numba no function."""
     code = (
