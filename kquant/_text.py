@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["count", "percent", "plain", "printable", "share", "size"]
+__all__ = ["count", "figure", "percent", "plain", "printable", "share", "size"]
 
 
 def size(n_bytes: float) -> str:
@@ -44,12 +44,23 @@ def share(part: float, whole: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A relative error, with more places where it is small.
+    """A relative error, with more places where it is small; a dash where it is not known.
 
-    >>> percent(0.0712345), percent(0.017), percent(0.000123), percent(0)
-    ('7.12 %', '1.70 %', '0.0123 %', '0 %')
+    >>> percent(0.0712345), percent(0.017), percent(0.000123), percent(0), percent(float("nan"))
+    ('7.12 %', '1.70 %', '0.0123 %', '0 %', '–')
     """
+    if fraction != fraction:
+        return "–"
     return f"{100 * fraction:.2f} %" if fraction >= 0.001 else f"{100 * fraction:.3g} %"
+
+
+def figure(value: float, spec: str) -> str:
+    """A number in a format; a dash where it is not known.
+
+    >>> figure(0.5, ".3f"), figure(float("nan"), ".3f")
+    ('0.500', '–')
+    """
+    return "–" if value != value else format(value, spec)
 
 
 def plain(item: Any) -> str:

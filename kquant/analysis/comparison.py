@@ -121,7 +121,7 @@ class Comparison:
     @property
     def worst(self) -> tuple[TensorError, ...]:
         """The tensors with the largest relative RMSE first."""
-        return tuple(sorted(self.rows, key=lambda row: -row.sums.relative_rmse))
+        return tuple(sorted(self.rows, key=lambda row: -row.sums.rank))
 
     @property
     def total(self) -> GroupError:
@@ -138,7 +138,7 @@ class Comparison:
     def roles(self) -> Mapping[Role, GroupError]:
         """By role, the one with the largest relative RMSE first."""
         groups = _grouped(self.rows, lambda row: row.role)
-        return dict(sorted(groups.items(), key=lambda item: -item[1].sums.relative_rmse))
+        return dict(sorted(groups.items(), key=lambda item: -item[1].sums.rank))
 
     @property
     def types(self) -> Mapping[TensorType, GroupError]:

@@ -50,6 +50,11 @@ class TensorSweep:
         found = self.errors.get(tensor_type)
         return found.scaled(self.elements) if found else None
 
+    def can_become(self, tensor_type: TensorType) -> bool:
+        """False if it would have to be packed into this type, and a value is known to be beyond it."""
+        tried = self.errors.get(tensor_type)
+        return tensor_type is self.type or tried is None or tried.figures_known
+
     def to_dict(self) -> dict[str, Any]:
         """The tensor in JSON's types."""
         return {
@@ -61,7 +66,12 @@ class TensorSweep:
             "elements": self.elements,
             "bytes": self.bytes,
             "errors": {
-                t.name: {"bytes": self.bytes_as(t), "bits_per_element": t.bits_per_element, **sums.to_dict()}
+                t.name: {
+                    "bytes": self.bytes_as(t),
+                    "bits_per_element": t.bits_per_element,
+                    "holds": sums.figures_known,
+                    **sums.to_dict(),
+                }
                 for t, sums in self.errors.items()
             },
         }
@@ -80,6 +90,8 @@ class Point:
     """Over these tensors."""
     beaten_by: TensorType | None
     """A type that has a smaller error on all of them and no more bits."""
+    cannot_hold: tuple[str, ...]
+    """Those of them that have values beyond the type: it has no error then."""
 
     @property
     def bits_per_element(self) -> float:
@@ -95,6 +107,7 @@ class Point:
             "bytes": self.bytes,
             **self.sums.to_dict(),
             "beaten_by": self.beaten_by.name if self.beaten_by else None,
+            "cannot_hold": list(self.cannot_hold),
         }
 
 
@@ -117,6 +130,8 @@ class Mixture:
     """The error over the swept tensors; None if a type was chosen that was not tried."""
     problem: str | None
     """Why the mixture cannot be made of this model; all else is empty then."""
+    remark: str | None = None
+    """Which values `kquant.requantize` would refuse, because their type cannot hold them."""
 
     @property
     def swept_bits_per_element(self) -> float | None:
@@ -135,6 +150,7 @@ class Mixture:
             "chosen": {name: t.name for name, t in self.chosen.items()},
             "error": self.sums.to_dict() if self.sums else None,
             "problem": self.problem,
+            "remark": self.remark,
         }
 
 
@@ -176,7 +192,8 @@ class Sweep:
         ]
         best = min(better, key=lambda t: total(t).squared_error, default=None)
         size = sum(tensor.bytes_as(tensor_type) for tensor in fitting)
-        return Point(tensor_type, len(fitting), size, sums, best)
+        beyond = tuple(tensor.name for tensor in fitting if not tensor.errors[tensor_type].figures_known)
+        return Point(tensor_type, len(fitting), size, sums, best, beyond)
 
     def to_dict(self) -> dict[str, Any]:
         """The report for machines, of JSON's types alone.
@@ -184,8 +201,9 @@ class Sweep:
         ::
 
             rows          rows taken of each tensor at most, or null for all
-            types         rate and distortion: type, bits_per_element, tensors, bytes, error, beaten_by
-            mixtures      file_type, bytes, bits_per_weight, types, chosen, error
+            types         rate and distortion: type, bits_per_element, tensors, bytes, error, beaten_by,
+                          cannot_hold: tensors with values beyond the type
+            mixtures      file_type, bytes, bits_per_weight, types, chosen, error, problem, remark
             tensors       name, layer, role, shape, type, elements, bytes, errors by type
         """
         return {

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kquant._given import several
 from kquant.analysis.slabs import SLAB_ELEMENTS, Slab, in_order, matching, slabs
 from kquant.analysis.sums import ErrorSums
 from kquant.analysis.sweep_types import Mixture, Sweep, TensorSweep
 from kquant.arrays import codec
-from kquant.errors import OptionError, ShapeError, UnsupportedTypeError
+from kquant.errors import OptionError, OutOfRangeError, ShapeError, UnsupportedTypeError
 from kquant.formats import has_format
 from kquant.gguf import GGUFFile, TensorInfo, read
 from kquant.planning.options import file_type_of, target_type
@@ -156,8 +157,7 @@ def _measure(
         found = {}
         for t in types:
             if _fits(info, t):
-                packed = codec.quantize(x, t, threads=1)
-                found[t] = ErrorSums.of(x, codec.dequantize(packed, t, threads=1))
+                found[t] = _error(x, t)
         return job, found
 
     jobs = [job for info in infos for job in _jobs(model, info, rows)]
@@ -173,6 +173,14 @@ def _measure(
             if progress:
                 progress(done, total)
     return errors
+
+
+def _error(x: npt.NDArray[np.float32], tensor_type: TensorType) -> ErrorSums:
+    try:
+        packed = codec.quantize(x, tensor_type, threads=1)
+    except OutOfRangeError:
+        return ErrorSums.without_counterpart(x)
+    return ErrorSums.of(x, codec.dequantize(packed, tensor_type, threads=1))
 
 
 def _jobs(model: GGUFFile, info: TensorInfo, rows: int | None) -> Iterator[Job]:
@@ -210,4 +218,14 @@ def _mixture(model: GGUFFile, file_type: FileType, swept: Sequence[TensorSweep])
         swept_bytes=sum(tensor.bytes_as(chosen[tensor.name]) for tensor in swept),
         sums=sum(known, ErrorSums()) if len(known) == len(sums) else None,
         problem=None,
+        remark=_remark([t for t in swept if not t.can_become(chosen[t.name])], chosen),
     )
+
+
+def _remark(beyond: Sequence[TensorSweep], chosen: Mapping[str, TensorType]) -> str | None:
+    """That a mixture would be refused, for the tensors whose type cannot hold them."""
+    if not beyond:
+        return None
+    first, more = beyond[0].name, len(beyond) - 1
+    others = f" and {more} more tensor{'s' * (more > 1)}" if more else ""
+    return f"cannot be made: {chosen[first].name} cannot hold {first}{others}"

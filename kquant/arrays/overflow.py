@@ -14,7 +14,7 @@ import numpy.typing as npt
 from kquant.arrays.validation import suspects
 from kquant.formats import format_of
 from kquant.formats.base import BlockFormat
-from kquant.kernels.execute import WHOLE, Bytes, Execution, Floats, Search
+from kquant.kernels.execute import WHOLE, Bytes, Execution, Floats
 from kquant.types import TensorType
 
 __all__ = ["Overflow", "quantize_checked"]
@@ -51,12 +51,11 @@ def quantize_checked(
 ) -> tuple[int, Overflow | None]:
     """As `BlockFormat.quantize_rows`; and the first number that the type cannot hold, if all are finite.
 
-    Numbers and rounded blocks stop at magnitudes that may be too large, which costs nothing; only then,
-    and after a search, the scales are looked at.
+    Quantizers stop at magnitudes that may be too large, which costs nothing; only then, and where
+    importance weights take part, the result is looked at.
     """
     found = codec.quantize_rows(x, importance, out, execution, large=large, limited=True)
-    searched = isinstance(codec.quantizer, Search) or (importance is not None and codec.weighted is not None)
-    if found == WHOLE and not searched:
+    if found == WHOLE and (importance is None or codec.weighted is None):
         return WHOLE, None
     if found != WHOLE:
         found = codec.quantize_rows(x, importance, out, execution, large=large)
@@ -64,7 +63,7 @@ def quantize_checked(
 
 
 def _find(x: Floats, codec: BlockFormat, importance: Floats | None, packed: Bytes) -> Overflow | None:
-    """The first block with a scale that is not finite, or of zeros for values that are too large."""
+    """The first block with a scale that is not finite, or with a value far beyond all that it holds."""
     size = codec.type.block_size
     bad = [(int(np.argmax(is_bad)), name) for name, is_bad in _suspects(x, codec, packed) if is_bad.any()]
     if not bad:
@@ -88,13 +87,11 @@ def _suspects(x: Floats, codec: BlockFormat, packed: Bytes) -> list[tuple[str, n
     size, type_size = codec.type.block_size, codec.type.type_size
     blocks = packed.reshape(-1, type_size)
     found = suspects(blocks, codec.type)
-    if any(f.name == "d" for f in codec.fields) and np.isfinite(limit := _limit(codec.type, "d")):
-        # squares that overflow float32 may end in d = 0
-        at = next(field.offset for field in codec.fields if field.name == "d")
-        empty = np.flatnonzero(blocks[:, at : at + 2].view("<u2")[:, 0] & 0x7FFF == 0)
-        erased = np.zeros(len(blocks), np.bool_)
-        erased[empty] = np.abs(x.reshape(-1, size)[empty]).max(axis=1, initial=0) > limit
-        found.append(("d", erased))
+    if any(field.name == "d" for field in codec.fields):
+        # squares that overflow float32 end in scales of zero; twice: a weighted search may clamp an outlier
+        limit = 2 * _limit(codec.type, "d")
+        if x.max() > limit or x.min() < -limit:
+            found.append(("d", np.abs(x.reshape(-1, size)).max(axis=1) > limit))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import kquant
+from kquant._text import figure
 from kquant.cli import show
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def report(found: Comparison, top: int) -> Iterator[show.Shown]:
     grid = show.Grid("tensor", "type", *FIGURES, ">largest", cut="tensor")
     for row in rows:
         change = row.type_b.name if row.type_a is row.type_b else f"{row.type_a.name} → {row.type_b.name}"
-        grid.row(row.name, change, *figures(row.bits_per_element, row.sums), f"{row.sums.max_error:.3e}")
+        grid.row(
+            row.name, change, *figures(row.bits_per_element, row.sums), figure(row.sums.max_error, ".3e")
+        )
     yield grid
     if len(rows) < len(found.rows):
         rest = len(found.rows) - len(rows)
@@ -81,7 +84,7 @@ def figures(bits: float, sums: ErrorSums) -> tuple[str, ...]:
     """The figures of an error, under the headers FIGURES."""
     return (
         f"{bits:.5g}",
-        f"{sums.rmse:.3e}",
+        figure(sums.rmse, ".3e"),
         show.percent(sums.relative_rmse),
-        f"{sums.cosine:.6f}",
+        figure(sums.cosine, ".6f"),
     )

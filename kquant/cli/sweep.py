@@ -16,12 +16,15 @@ from kquant.planning.options import file_type_of, target_type
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kquant.analysis.sums import ErrorSums
     from kquant.analysis.sweeping import Sweep
 
 __all__ = ["sweep"]
 
 WIDTH = 24
 """Characters of the longest bar of the picture."""
+BEYOND = "cannot hold it"
+"""Where a tensor has values beyond a type."""
 
 
 @click.command(options_metavar="[OPTIONS]")
@@ -89,12 +92,18 @@ def tensors(found: Sweep, top: int) -> show.Grid:
     """One line for each tensor and one column for each type: the worst tensors first."""
     columns = found.points
     grid = show.Grid("tensor", *(f">{point.type.name}" for point in columns), cut="tensor")
-    worst = sorted(found.tensors, key=lambda tensor: -max(s.relative_rmse for s in tensor.errors.values()))
+    worst = sorted(found.tensors, key=lambda tensor: -max(s.rank for s in tensor.errors.values()))
     for tensor in worst[: top or None]:
         errors = (tensor.errors.get(point.type) for point in columns)
-        cells = (show.percent(sums.relative_rmse) if sums else "" for sums in errors)
-        grid.row(tensor.name, *cells)
+        grid.row(tensor.name, *map(cell, errors))
     return grid
+
+
+def cell(sums: ErrorSums | None) -> str:
+    """The error of a tensor in a type; nothing where its blocks do not divide the rows."""
+    if sums is None:
+        return ""
+    return show.percent(sums.relative_rmse) if sums.figures_known else BEYOND
 
 
 def points(found: Sweep) -> show.Grid:
@@ -106,6 +115,9 @@ def points(found: Sweep) -> show.Grid:
     for point, error in zip(found.points, errors, strict=True):
         height = math.log10(error) - low if 0 < error < math.inf else 0.0
         note = f"{point.beaten_by.name} beats it" if point.beaten_by else ""
+        if point.cannot_hold:
+            first, more = point.cannot_hold[0], len(point.cannot_hold) - 1
+            note = f"cannot hold {first}" + (f" and {more} more" if more else "")
         grid.row(
             point.type.name,
             f"{point.bits_per_element:g}",
@@ -128,6 +140,8 @@ def mixtures(found: Sweep) -> show.Grid:
             continue
         error = show.percent(mixture.sums.relative_rmse) if mixture.sums else "–"
         chosen = ", ".join(f"{t.name} {count}" for t, count in mixture.types.items())
-        size = show.size(mixture.new_bytes)
-        grid.row(mixture.file_type.name, size, f"{mixture.bits_per_weight:.5g}", error, chosen)
+        size, style = show.size(mixture.new_bytes), None
+        if mixture.remark:
+            error, chosen, style = "–", mixture.remark, "yellow"
+        grid.row(mixture.file_type.name, size, f"{mixture.bits_per_weight:.5g}", error, chosen, style=style)
     return grid

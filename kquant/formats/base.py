@@ -76,7 +76,7 @@ class BlockFormat:
 
         large: `out` is part of more than stays in a cache.
         limited: Stop also at magnitudes of which the format does not surely hold every one; searches
-            know none: what they wrote `kquant.arrays.overflow` looks at.
+            with importance weights know none and do not.
 
         Returns -1, or the index of a block before which all values were finite, where some are not.
         """

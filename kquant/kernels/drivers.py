@@ -154,11 +154,12 @@ def scatter_tiles(rows: Rows, starts: Rows, flat: Rows) -> None:
 
 
 @kernel
-def all_finite(rows: Rows) -> bool:
+def all_below(rows: Rows, limit: int) -> bool:
+    """Whether every magnitude is below the float32 of these bits; NaN is not."""
     top = as_int(zeros(rows))
     for i in range(rows.shape[0]):
         top = larger(bits_of_float(np.abs(load(rows, i))), top)
-    return np.all(top < INFINITE_BITS)  # type: ignore[return-value]
+    return np.all(top < limit)  # type: ignore[return-value]
 
 
 @cache
@@ -166,7 +167,7 @@ def quantize_groups(quantize: Callable[[Rows, Rows], None]) -> Callable[..., int
     """Blocks in groups of one for each lane; the last block fills up the last group."""
 
     @kernel
-    def drive(x: Rows, block_size: int, type_size: int, lanes: int, out: Rows) -> int:
+    def drive(x: Rows, block_size: int, type_size: int, lanes: int, out: Rows, limit: int) -> int:
         n = x.shape[0] // block_size
         rows = np.empty((block_size, lanes), np.float32)
         block = np.empty((type_size, lanes), np.uint8)
@@ -176,7 +177,7 @@ def quantize_groups(quantize: Callable[[Rows, Rows], None]) -> Callable[..., int
                 b = min(group + lane, n - 1)
                 sources[lane], targets[lane] = b * block_size, b * type_size
             gather_tiles(x, sources, rows)
-            if not all_finite(rows):
+            if not all_below(rows, limit):
                 return group
             quantize(rows, block)
             scatter_tiles(block, targets, out)
@@ -217,7 +218,7 @@ def quantize_weighted_groups(quantize: Callable[[Rows, Rows, Rows, Rows], None])
                 if whole_row:
                     row_mean[0, lane] = means[b // per_row]
             gather_tiles(x, sources, rows)
-            if not all_finite(rows):
+            if not all_below(rows, INFINITE_BITS):
                 return group
             gather_tiles(importance, columns, weights)
             quantize(rows, weights, row_mean, block)

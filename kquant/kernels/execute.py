@@ -34,6 +34,7 @@ from kquant.types import TensorType
 
 __all__ = [
     "CHUNK",
+    "INFINITY",
     "WHOLE",
     "BlockDecoder",
     "BlockRounding",
@@ -175,16 +176,15 @@ class Quantizer(ABC):
         """float32 (n_rows, n_per_row) to uint8 (n_rows, row_bytes), both C-contiguous.
 
         large: `out` is part of more than stays in a cache.
-        limited: Stop also at magnitudes of which the format does not surely hold every one; searches
-            know none and do not.
+        limited: Stop also at magnitudes of which the format does not surely hold every one.
 
         Returns `WHOLE`, or the index of a block before which all values were finite, where some are not.
         """
 
 
 INFINITY = np.float32(np.inf)
-SURE = np.float32(1024)
-"""Below it every format with fp16 scales holds any value: sums of 32 stay below 65504, too."""
+SURE = np.float32(32752)
+"""Half of the largest fp16 number: a format whose scales and minima are fp16 holds all magnitudes below."""
 
 
 def _first_beyond(blocks: Floats, limit: np.float32) -> int:
@@ -204,10 +204,12 @@ class Search(Quantizer):
 
     quantize: Callable[[Rows, Rows], None]
     """kernel(x, block): values (block_size, lanes) -> bytes (type_size, lanes)."""
+    sure: np.float32 = SURE
+    """All magnitudes below are held."""
 
     def compiled(self, tensor_type: TensorType) -> Any:
-        """(x, block_size, type_size, lanes, out) -> `WHOLE` or a block."""
-        signature = "R(float32, 1), intp, intp, intp, uint8[::1]"
+        """(x, block_size, type_size, lanes, out, limit) -> `WHOLE` or a block."""
+        signature = "R(float32, 1), intp, intp, intp, uint8[::1], intp"
         return compiled(quantize_groups(self.quantize), signature, f"{tensor_type.name.lower()}-quantize")
 
     def __call__(
@@ -224,11 +226,12 @@ class Search(Quantizer):
         if not x.size:
             return WHOLE
         block_size, type_size = tensor_type.block_size, tensor_type.type_size
+        limit = self.sure if limited else INFINITY
         if execution == "numba":
-            drive = self.compiled(tensor_type)
-            return int(drive(x.reshape(-1), block_size, type_size, lane_count(), out.reshape(-1)))
+            drive, sizes = self.compiled(tensor_type), (block_size, type_size, lane_count())
+            return int(drive(x.reshape(-1), *sizes, out.reshape(-1), _bits(limit)))
         blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
-        bad = _first_beyond(blocks, INFINITY)
+        bad = _first_beyond(blocks, limit)
         for b in range(0, len(blocks) if bad == WHOLE else 0, CHUNK):
             rows = _transposed(blocks[b : b + CHUNK])
             block = np.empty((type_size, rows.shape[1]), np.uint8)
@@ -244,6 +247,8 @@ class BlockRounding(Quantizer):
 
     quantize: Callable[[Rows, Rows], None]
     """kernel(x, block): values (blocks, 32) -> bytes (blocks, type_size)."""
+    sure: np.float32 = SURE
+    """All magnitudes below are held."""
 
     def compiled(self, tensor_type: TensorType) -> Any:
         """(x, out, limit) -> `WHOLE` or a block, for at least `BLOCKS` blocks."""
@@ -266,7 +271,7 @@ class BlockRounding(Quantizer):
             return WHOLE
         block_size, type_size = tensor_type.block_size, tensor_type.type_size
         blocks, packed = x.reshape(-1, block_size), out.reshape(-1, type_size)
-        n, limit = len(blocks), SURE if limited else INFINITY
+        n, limit = len(blocks), self.sure if limited else INFINITY
         if execution == "numpy":
             bad = _first_beyond(blocks, limit)
             for b in range(0, n if bad == WHOLE else 0, CHUNK):

@@ -102,6 +102,6 @@ def _values(facts: Facts) -> Section:
     found = values.values(facts.histogram) if facts.histogram else None
     if not found:
         return Section("values", title, facts.missing.get("histogram", "The tensor has no elements."))
-    worst = max(facts.errors, key=lambda row: row.sums.relative_rmse, default=None)
+    worst = max(facts.errors, key=lambda row: row.sums.rank, default=None)
     is_worst = facts.histogram and worst and worst.name == facts.histogram.name
     return Section("values", title, "The matrix with the largest error." if is_worst else "", (found,))

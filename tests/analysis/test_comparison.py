@@ -196,3 +196,25 @@ def test_the_report_is_json() -> None:
     assert report["tensors"][0]["type_a"] == "F16"
     assert [layer["layer"] for layer in report["by_layer"]] == [None, *range(8)]
     assert math.isclose(report["by_type"]["Q6_K"]["bits_per_element"], 6.5625)
+
+
+def test_what_has_no_figures_comes_first_and_is_null(tmp_path: Path) -> None:
+    """Finite scales of Q8_K and finite levels, whose product float32 cannot hold."""
+    a, b = {}, {}
+    for i, scale in enumerate((1.0, 3e38, 0.5)):
+        x = heavy_tailed(2, 256, seed=i)
+        block = kquant.quantize(x, "Q8_K")
+        if scale > 1:
+            block[0, :4] = np.array([scale], "<f4").view(np.uint8)
+        a[f"blk.{i}.ffn_up.weight"] = raw(x, "F32")
+        b[f"blk.{i}.ffn_up.weight"] = raw(block, "Q8_K")
+    found = kquant.compare(write_model(tmp_path / "a.gguf", a), write_model(tmp_path / "b.gguf", b))
+    assert found.worst[0].name == "blk.1.ffn_up.weight"
+    assert not found.total.sums.figures_known
+    data = found.to_dict()
+    json.dumps(data, allow_nan=False)
+    assert data["tensors"][0]["cosine"] is None
+    assert data["total"]["cosine"] is data["total"]["max_error"] is None
+    ranks = [row.sums.rank for row in found.worst]
+    assert ranks == sorted(ranks, reverse=True)
+    assert list(found.layers) == [0, 1, 2]

@@ -69,3 +69,34 @@ def test_cosines_stay_cosines() -> None:
 
 def test_infinite_values_raise_no_warning() -> None:
     assert math.isnan(ErrorSums.of(np.array([np.inf]), np.array([np.inf])).squared_error)
+
+
+FIGURES = ("rmse", "relative_rmse", "max_error", "cosine")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 500, 999])
+def test_what_is_no_number_has_no_figures(value: float, at: int) -> None:
+    b = B.copy()
+    b[at] = value
+    sums = ErrorSums.of(A, b)
+    for found in (sums, sums + ErrorSums.of(A, B), ErrorSums.of(A, B) + sums, sums.scaled(7)):
+        assert not found.figures_known
+        assert found.rank == math.inf
+        assert all(math.isnan(getattr(found, figure)) for figure in FIGURES)
+        assert found.to_dict() == {"elements": found.elements} | dict.fromkeys(FIGURES)
+    assert sums.exact.figures_known
+    assert ErrorSums.without_counterpart(A).exact == sums.exact
+    assert not ErrorSums.without_counterpart(A).figures_known
+
+
+def test_an_infinite_figure_is_none_in_json() -> None:
+    appeared = ErrorSums.of(np.zeros(4), np.ones(4))
+    assert appeared.figures_known
+    assert appeared.to_dict() == {
+        "elements": 4,
+        "rmse": 1.0,
+        "relative_rmse": None,
+        "max_error": 1.0,
+        "cosine": 0.0,
+    }

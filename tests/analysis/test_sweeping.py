@@ -13,7 +13,13 @@ import pytest
 import kquant
 from kquant.analysis.sums import ErrorSums
 from kquant.analysis.sweeping import MIXTURES, TYPES
-from kquant.errors import InvalidDataError, OptionError, UnknownTypeError, UnsupportedTypeError
+from kquant.errors import (
+    InvalidDataError,
+    OptionError,
+    OutOfRangeError,
+    UnknownTypeError,
+    UnsupportedTypeError,
+)
 from kquant.gguf import read
 from kquant.types import FileType, TensorType
 from support.files import GOLDEN
@@ -205,3 +211,70 @@ def test_the_report_is_json() -> None:
     assert {t["type"]: t["beaten_by"] for t in report["types"]} == {"Q4_0": "Q4_K", "Q4_K": None}
     assert report["tensors"][0]["errors"]["Q4_K"]["bits_per_element"] == 4.5
     assert len(report["mixtures"]) == len(MIXTURES)
+
+
+# ---------------------------------------------------------------- values beyond a type
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Two matrices; F16 cannot hold one value of the first, fp16 scales one of the second."""
+    first, second, third = heavy_tailed(4, 256), heavy_tailed(4, 256, seed=1), heavy_tailed(4, 256, seed=2)
+    first[1, 3], second[2, 5] = 1e5, 1e20
+    tensors = {f"blk.0.ffn_{n}.weight": raw(x, "F32") for n, x in (("up", first), ("down", second))}
+    return write_model(tmp_path / "large.gguf", tensors | {"blk.0.ffn_gate.weight": raw(third, "F32")})
+
+
+UP, DOWN = "blk.0.ffn_up.weight", "blk.0.ffn_down.weight"
+FIGURES = ("rmse", "relative_rmse", "max_error", "cosine")
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_a_type_that_cannot_hold_a_tensor_has_no_figures(large: Path, rows: int | None) -> None:
+    types = ["F16", "BF16", "Q8_0", "Q4_K", "Q3_K"]
+    file_types = ["F16", "BF16", "Q8_0", "Q3_K_M", "Q6_K"]
+    found = kquant.sweep(large, types=types, file_types=file_types, rows=rows)
+    beyond = {point.type.name: point.cannot_hold for point in found.points}
+    assert beyond == {"F16": (UP, DOWN), "BF16": (), "Q8_0": (DOWN,), "Q4_K": (DOWN,), "Q3_K": (DOWN,)}
+    data = found.to_dict()
+    json.dumps(data, allow_nan=False)
+    for point in data["types"]:
+        known = not point["cannot_hold"]
+        assert all((point[figure] is not None) == known for figure in FIGURES)
+        assert point["beaten_by"] is None
+    for tensor in data["tensors"]:
+        for name, error in tensor["errors"].items():
+            assert error["holds"] == (tensor["name"] not in beyond[name])
+            assert all((error[figure] is not None) == error["holds"] for figure in FIGURES)
+    remarks = {mixture.file_type.name: mixture.remark for mixture in found.mixtures}
+    assert remarks == {
+        "F16": f"cannot be made: F16 cannot hold {UP} and 1 more tensor",
+        "BF16": None,
+        "Q8_0": f"cannot be made: Q8_0 cannot hold {DOWN}",
+        "Q3_K_M": remarks["Q3_K_M"],
+        "Q6_K": None,  # not tried
+    }
+    assert remarks["Q3_K_M"] is None or remarks["Q3_K_M"].endswith(f"cannot hold {DOWN}")
+    for mixture in data["mixtures"]:
+        if mixture["remark"]:
+            assert mixture["error"] is None or set(mixture["error"].values()) <= {None, 3072}
+
+
+def test_a_remark_is_what_requantize_refuses(large: Path, tmp_path: Path) -> None:
+    found = kquant.sweep(large, types=["F16", "BF16", "Q8_0"], file_types=["F16", "BF16", "Q8_0"])
+    for mixture in found.mixtures:
+        if mixture.remark:
+            with pytest.raises(OutOfRangeError):
+                kquant.requantize(large, tmp_path / "out.gguf", mixture.file_type)
+        else:
+            kquant.requantize(large, tmp_path / "out.gguf", mixture.file_type)
+
+
+def test_a_tensor_that_keeps_its_type_is_not_packed_again(tmp_path: Path) -> None:
+    """A Q4_K block can hold values that packing them anew would not find scales for."""
+    block = kquant.quantize(np.full((1, 256), 6e7, np.float32), "Q4_K", check=False)
+    assert np.isfinite(kquant.dequantize(block, "Q4_K")).all()
+    path = write_model(tmp_path / "q.gguf", {UP: raw(np.repeat(block, 4, 0), "Q4_K")})
+    (mixture,) = kquant.sweep(path, types=["F16", "Q4_K"], file_types=["Q4_K_S"]).mixtures
+    assert mixture.chosen == {UP: TensorType.Q4_K}
+    assert mixture.remark is None

@@ -9,6 +9,7 @@ import pytest
 
 import kquant
 from kquant.cli import main
+from support.small_models import heavy_tailed, raw, write_model
 
 GOLDEN = Path(__file__).parents[1] / "golden/gguf"
 SOURCE = str(GOLDEN / "models/llama-slim-f16.gguf")
@@ -97,3 +98,28 @@ def test_errors(capsys: pytest.CaptureFixture[str], arguments: list[str], code: 
     printed = capsys.readouterr()
     assert message in printed.err
     assert not printed.out
+
+
+BEYOND = """\
+tensor                   Q8_0             F16
+blk.0.ffn_up.weight  0.0125 %  cannot hold it
+
+type  bits  tensors     size     error  error (logarithmic)
+Q8_0   8.5        1  1.1 KiB  0.0125 %  ████████████████████████
+F16     16        1  2.0 KiB         –                            cannot hold blk.0.ffn_up.weight
+
+mixture     size  bits per weight     error  chosen
+Q8_0     1.1 KiB              8.5  0.0125 %  Q8_0 1
+F16      2.0 KiB               16         –  cannot be made: F16 cannot hold blk.0.ffn_up.weight
+"""
+
+
+def test_a_type_that_cannot_hold_a_tensor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    x = heavy_tailed(4, 256)
+    x[1, 3] = 1e5
+    path = write_model(tmp_path / "large.gguf", {"blk.0.ffn_up.weight": raw(x, "F32")})
+    words = [str(path), "--types", "F16,Q8_0", "--file-types", "F16,Q8_0"]
+    assert shown(capsys, *words) == BEYOND
+    data = json.loads(shown(capsys, *words, "--json"))
+    assert [point["cosine"] is None for point in data["types"]] == [False, True]
+    assert data["mixtures"][0]["remark"] == "cannot be made: F16 cannot hold blk.0.ffn_up.weight"

@@ -28,10 +28,8 @@ def test_quantize(type_name: str, execution: Execution) -> None:
     """All inputs that share a row length and importance weights in one call, as rows of one array."""
     for cases in together(type_name):
         x = np.concatenate([case.x for case in cases])
-        # of large values Q8_1 stores infinite sums
-        packed = codec.quantize(
-            x, type_name, cases[0].weights, execution=execution, check=type_name != "Q8_1"
-        )
+        # unchecked: of large values Q8_1 stores infinite sums, and others may store zeros
+        packed = codec.quantize(x, type_name, cases[0].weights, execution=execution, check=False)
         ends = np.cumsum([len(case.x) for case in cases])
         for case, got in zip(cases, np.split(packed, ends[:-1]), strict=True):
             assert_same_bytes(got, case.bytes, type_name, f"{case}, {execution}")

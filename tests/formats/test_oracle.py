@@ -59,7 +59,7 @@ def check_rows(
     valid = [
         all(naive.is_valid(block.tobytes(), type_name) for block in row.reshape(-1, size)) for row in want
     ]
-    got = codec.quantize(x[valid], type_name, weights, execution=execution, check=type_name != "Q8_1")
+    got = codec.quantize(x[valid], type_name, weights, execution=execution, check=False)
     assert_same_bytes(got, want[valid], type_name, f"{execution}, {what}")
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from kquant.formats.base import BlockFormat
 from kquant.formats.fields import Bytes, Fields, blocks_of, offsets, raw
 from kquant.formats.scale_search import ONE, ZERO, largest_magnitude
-from kquant.kernels.execute import BlockDecoder, Search
+from kquant.kernels.execute import INFINITY, BlockDecoder, Search
 from kquant.kernels.language.lanes import (
     Rows,
     as_float,
@@ -94,5 +94,5 @@ FORMAT = BlockFormat(
     unpack,
     pack,
     decoder=BlockDecoder(dequantize),
-    quantizer=Search(quantize),
+    quantizer=Search(quantize, sure=INFINITY),  # d is float32
 )

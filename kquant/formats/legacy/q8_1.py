@@ -63,5 +63,5 @@ FORMAT = BlockFormat(
     unpack,
     pack,
     decoder=BlockDecoder(dequantize),
-    quantizer=BlockRounding(quantize_blocks),
+    quantizer=BlockRounding(quantize_blocks, sure=np.float32(1024)),  # s is the sum of 32
 )

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import altair as alt
 
-from kquant._text import percent, printable, size
+from kquant._text import figure, percent, printable, size
 from kquant.analysis.comparison import GroupError, TensorError
 from kquant.reporting.colours import ERROR_STEPS
 from kquant.reporting.figures import LAYERS, Figure, Key, Table, grid, plot
@@ -30,7 +30,7 @@ def by_layer(errors: Sequence[TensorError]) -> Figure | None:
     if not members:
         return None
     groups = {layer: GroupError.of(members[layer]) for layer in sorted(members)}
-    worst = max(groups, key=lambda layer: groups[layer].sums.relative_rmse)
+    worst = max(groups, key=lambda layer: groups[layer].sums.rank)
     rows: list[dict[str, object]] = [
         {
             "layer": layer,
@@ -46,7 +46,7 @@ def by_layer(errors: Sequence[TensorError]) -> Figure | None:
         y=alt.Y("error:Q", title="relative RMSE, %", axis=alt.Axis(tickCount=5)),
         tooltip=["layer:O", "relative RMSE:N", "bits:N"],
     )
-    least = min(group.sums.relative_rmse for group in groups.values())
+    least = min(group.sums.rank for group in groups.values())
     return Figure(
         id="errors-by-layer",
         title="Error by layer",
@@ -70,14 +70,14 @@ def by_matrix(errors: Sequence[TensorError]) -> Figure | None:
     said = {
         cell: {
             "text": _short(row.sums.relative_rmse),
-            "level": _level(row.sums.relative_rmse, limits),
+            "level": _level(row.sums.rank, limits),
             "relative RMSE": percent(row.sums.relative_rmse),
             "type": row.type_b.name,
-            "largest error": f"{row.sums.max_error:.3e}",
+            "largest error": figure(row.sums.max_error, ".3e"),
         }
         for cell, row in found.items()
     }
-    (layer, kind), worst = max(found.items(), key=lambda item: item[1].sums.relative_rmse)
+    (layer, kind), worst = max(found.items(), key=lambda item: item[1].sums.rank)
     steps = [f"{percent(low)} – {percent(high)}" for low, high in pairwise(limits)]
     return Figure(
         id="errors-by-matrix",
@@ -95,9 +95,11 @@ def by_matrix(errors: Sequence[TensorError]) -> Figure | None:
 def _short(error: float) -> str:
     """An error in per cent, as short as a cell.
 
-    >>> _short(0.044), _short(0.00561), _short(1.372), _short(0)
-    ('4.40', '0.561', '137', '0')
+    >>> _short(0.044), _short(0.00561), _short(1.372), _short(0), _short(math.nan)
+    ('4.40', '0.561', '137', '0', '–')
     """
+    if math.isnan(error):
+        return "–"
     return f"{100 * error:#.3g}".rstrip(".") if error else "0"
 
 
@@ -125,7 +127,7 @@ def roles(errors: Sequence[TensorError]) -> Table:
     for row in errors:
         members[row.role].append(row)
     groups = {role: GroupError.of(rows) for role, rows in members.items()}
-    ranked = sorted(groups.items(), key=lambda item: -item[1].sums.relative_rmse)
+    ranked = sorted(groups.items(), key=lambda item: -item[1].sums.rank)
     everything = ("all matrices", GroupError.of(errors))
     return Table(
         ("role", *FIGURES, ">matrices", ">size"),
@@ -138,14 +140,14 @@ def roles(errors: Sequence[TensorError]) -> Table:
 
 def worst(errors: Sequence[TensorError]) -> Table:
     """The matrices with the largest errors."""
-    ranked = sorted(errors, key=lambda row: -row.sums.relative_rmse)[:SHOWN]
+    ranked = sorted(errors, key=lambda row: -row.sums.rank)[:SHOWN]
     return Table(
         ("tensor", *FIGURES, ">largest", "type"),
         tuple(
             (
                 printable(row.name),
                 *_figures(row),
-                f"{row.sums.max_error:.3e}",
+                figure(row.sums.max_error, ".3e"),
                 row.type_b.name if row.type_a is row.type_b else f"{row.type_a.name} → {row.type_b.name}",
             )
             for row in ranked
@@ -159,6 +161,6 @@ def _figures(found: GroupError | TensorError) -> tuple[str, ...]:
     return (
         percent(sums.relative_rmse),
         f"{found.bits_per_element:.5g}",
-        f"{sums.rmse:.3e}",
-        f"{sums.cosine:.6f}",
+        figure(sums.rmse, ".3e"),
+        figure(sums.cosine, ".6f"),
     )

@@ -78,6 +78,8 @@ def _together(rows: Sequence[TensorError], name: str) -> list[Point]:
 
 def _remark(point: Swept, n_matrices: int) -> str:
     """What else is to know about a type; nothing of the best."""
+    if point.cannot_hold:
+        return f"cannot hold {len(point.cannot_hold)} of {n_matrices} matrices"
     if point.tensors < n_matrices:
         return f"fits {point.tensors} of {n_matrices} matrices"
     return f"{point.beaten_by.name} beats it" if point.beaten_by else ""
