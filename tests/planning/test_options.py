@@ -147,7 +147,7 @@ def test_patterns_from_texts_and_pairs() -> None:
     assert not digits.search("\u0663")  # an Arabic three
 
 
-@pytest.mark.parametrize("pattern", ["(", "*", "[a", "a{2,1}"])
+@pytest.mark.parametrize("pattern", ["(", "*", "[a", "a{2,1}", "a{99999999999}", "(" * 5000])
 def test_pattern_that_is_no_regular_expression(pattern: str) -> None:
     with pytest.raises(OptionError, match=r"^tensor_types: expected a regular expression, got '"):
         compile_patterns([(pattern, "f16")])
@@ -163,7 +163,7 @@ def test_pattern_with_a_posix_class(pattern: str) -> None:
 
 def test_layers_to_prune() -> None:
     assert parse_prune_layers("7,0, 0") == (0, 7)
-    for text in ("", "1,", "1,-2", "one", "1;2", "1.5"):
+    for text in ("", "1,", "1,-2", "one", "1;2", "1.5", "9" * 5000):
         with pytest.raises(OptionError, match=re.escape(f"separated by commas, got {text!r}")):
             parse_prune_layers(text)
 
