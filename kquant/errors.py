@@ -4,7 +4,7 @@
 
     KQuantError
     ├── UnknownTypeError        no tensor type or file type of that name or id     (also LookupError)
-    ├── UnsupportedTypeError    a type that exists, but has no codec for this       (also NotImplementedError)
+    ├── UnsupportedTypeError    a type that exists, but not for what was asked      (also NotImplementedError)
     ├── ShapeError              a row length, byte count or shape that cannot be    (also ValueError)
     ├── NonFiniteError          NaN or infinity where a number is needed            (also ValueError)
     │   └── OutOfRangeError     a finite number that a type cannot hold
@@ -54,7 +54,7 @@ class UnknownTypeError(KQuantError, LookupError):
 
 
 class UnsupportedTypeError(KQuantError, NotImplementedError):
-    """The type exists in ggml, but kquant has no codec that does what was asked."""
+    """The tensor type or file type exists in llama.cpp, but kquant has nothing that does what was asked."""
 
 
 class ShapeError(KQuantError, ValueError):
@@ -102,4 +102,4 @@ class OptionError(KQuantError, ValueError):
 
 
 class OutputError(KQuantError, OSError):
-    """The result cannot be written: no space, no permission, output equals input."""
+    """The result cannot be written: no space, no permission, the target is an input or an original."""

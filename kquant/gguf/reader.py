@@ -175,8 +175,11 @@ def expand_shards(path: str | os.PathLike[str]) -> tuple[Path, ...]:
 
 
 def _open(path: Path, shard: int = 0, *, header_only: bool) -> _OpenFile:
+    if "\0" in str(path):
+        raise GGUFError(f"expected a path without a NUL, got {str(path)!r}")
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever
-        raise GGUFError(f"{path}: expected a regular file")
+        what = "a folder" if path.is_dir() else "something else"
+        raise GGUFError(f"{path}: expected a regular file, got {what}")
     with path.open("rb") as file:
         empty = os.fstat(file.fileno()).st_size == 0
         data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

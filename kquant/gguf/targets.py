@@ -38,6 +38,8 @@ def check_target(
             run, whatever its types are.
     """
     target = Path(path)
+    if "\0" in str(target):
+        raise OutputError(f"expected a path without a NUL, got {str(target)!r}")
     folder = Path(os.path.realpath(target)).parent
     if not folder.is_dir():
         raise OutputError(f"{target}: expected a file in a folder that exists, got no folder {folder}")

@@ -74,7 +74,9 @@ def test_what_is_not_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path
     ("arguments", "code", "message"),
     [
         ([SOURCE, "no.gguf"], 1, "no.gguf: No such file or directory"),
-        ([SOURCE, MIXED, "--tensors", "("], 1, "tensors: expected a regular expression, got '('"),
+        ([SOURCE, MIXED, "--tensors", "("], 1, "--tensors: expected a regular expression, got '('"),
+        ([SOURCE, MIXED, "--tensors", "a{99999999999}"], 1, "--tensors: expected a regular expression, got"),
+        ([SOURCE, MIXED, "--tensors", "(" * 5000], 1, "--tensors: expected a regular expression, got '(((("),
         ([SOURCE, MIXED, "--tensors", "x_x"], 1, "got none in common that match 'x_x'"),
         ([SOURCE], 2, "Missing argument 'B.gguf'."),
         ([SOURCE, MIXED, "--top", "-1"], 2, "Invalid value for '--top': -1 is not in the range x>=0."),

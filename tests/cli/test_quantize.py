@@ -107,7 +107,11 @@ def test_every_option_reaches_the_plan(folder: Path, capsys: pytest.CaptureFixtu
     [
         ("--tensor-type attn_q m.gguf Q8_0", "expected pattern=type, got 'attn_q'"),
         ("--tensor-type attn_q=q9 m.gguf Q8_0", "unknown tensor type 'q9'; known: "),
-        ("--tensor-type (=q8_0 m.gguf Q8_0", "expected a regular expression, got '('"),
+        ("--tensor-type (=q8_0 m.gguf Q8_0", "--tensor-type: expected a regular expression, got '('"),
+        (
+            "--prune-layers x m.gguf Q8_0",
+            "--prune-layers: expected layer numbers separated by commas, got 'x'",
+        ),
         ("--tensor-type-file none.txt m.gguf Q8_0", "none.txt: cannot read tensor types: "),
         ("--output-tensor-type q9 m.gguf Q8_0", "unknown tensor type 'q9'"),
         ("--override-kv a=int:x m.gguf Q8_0", "a: expected an integer"),

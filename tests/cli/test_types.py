@@ -72,6 +72,7 @@ def test_file_types_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["Q9"], "unknown tensor type 'Q9'; known: F32, F16, Q4_0"),
         (["99"], "unknown tensor type id 99; ggml defines 0 to 42"),
+        (["9" * 5000], "unknown tensor type '9"),
         (["Q4_K", "--files"], "TYPE and --files exclude each other"),
     ],
 )

@@ -352,6 +352,11 @@ def test_results_of_earlier_runs_are_replaced(file_type: str, source: Path, tmp_
     assert len(result.read_bytes()) < len(first)
 
 
+def test_a_target_with_a_nul(source: Path) -> None:
+    with pytest.raises(OutputError, match="expected a path without a NUL, got '"):
+        kquant.requantize(source, "a\0b", "Q8_0")
+
+
 def test_a_shard_of_an_original_is_kept(source: Path, tmp_path: Path) -> None:
     shard = tmp_path / "out-00001-of-00001.gguf"
     write_model(shard, {"w.weight": packed(heavy_tailed(256, 256), "F16")})

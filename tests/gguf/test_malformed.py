@@ -393,6 +393,8 @@ def test_header_only_takes_what_lacks_its_data(tmp_path: Path) -> None:
 
 
 def test_not_a_regular_file(tmp_path: Path) -> None:
+    with pytest.raises(GGUFError, match="expected a path without a NUL, got 'a"):
+        read("a\0b")
     with pytest.raises(GGUFError, match="expected a regular file"):
         read(tmp_path)
     with pytest.raises(FileNotFoundError):

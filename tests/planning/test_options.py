@@ -198,7 +198,7 @@ def test_one_type_and_one_file_type_of_a_sweep() -> None:
     assert kquant.sweep(SLIM, types=TensorType.Q4_K, file_types=FileType.Q8_0, rows=1).types == one.types
 
 
-@pytest.mark.parametrize("pattern", ["(", "*", "[a", "a{2,1}"])
+@pytest.mark.parametrize("pattern", ["(", "*", "[a", "a{2,1}", "a{99999999999}", "(" * 5000])
 def test_pattern_that_is_no_regular_expression(pattern: str) -> None:
     with pytest.raises(OptionError, match=r"^tensor_types: expected a regular expression, got '"):
         compile_patterns([(pattern, "f16")])
@@ -214,7 +214,7 @@ def test_pattern_with_a_posix_class(pattern: str) -> None:
 
 def test_layers_to_prune() -> None:
     assert parse_prune_layers("7,0, 0") == (0, 7)
-    for text in ("", "1,", "1,-2", "one", "1;2", "1.5"):
+    for text in ("", "1,", "1,-2", "one", "1;2", "1.5", "9" * 5000):
         with pytest.raises(OptionError, match=re.escape(f"separated by commas, got {text!r}")):
             parse_prune_layers(text)
 
