@@ -108,9 +108,8 @@ def test_notes(model: Path, tmp_path: Path, zero: list[tuple[int, slice]], notes
 
 def test_nothing_is_said_of_weights_that_are_not_used(model: Path) -> None:
     imatrix = Imatrix(weights([(1, ALL), (-1, ALL)]))
-    (note,) = kquant.plan(model, "Q8_0", imatrix=imatrix).notes
-    assert note.startswith("imatrix: no effect: ")
-    assert kquant.plan(model, "COPY", imatrix=imatrix).notes == ()
+    for file_type in ("Q8_0", "COPY"):
+        assert not any("zero" in note for note in kquant.plan(model, file_type, imatrix=imatrix).notes)
 
 
 def test_many_experts_are_counted() -> None:

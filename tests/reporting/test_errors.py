@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from kquant.analysis.comparison import TensorError
 from kquant.analysis.sums import ErrorSums
 from kquant.reporting.colours import ERROR_STEPS
+from kquant.reporting.figures import Figure
 from kquant.reporting.figures.errors import by_layer, by_matrix, roles, worst
 from kquant.types import TensorType
 
@@ -27,25 +30,31 @@ ERRORS = [
 ]
 
 
+def drawn(picture: Callable[..., Figure | None]) -> Figure:
+    found = picture(ERRORS)
+    assert found
+    return found
+
+
 def test_what_is_not_known_is_the_worst() -> None:
     assert worst(ERRORS).rows[0][:2] == ("blk.1.ffn_up.weight", "–")
     assert [row[0] for row in worst(ERRORS).rows] == [f"blk.{i}.ffn_up.weight" for i in (1, 2, 0)]
-    assert "– in layer 1." in by_layer(ERRORS).alternative
-    assert "The largest is –, in ffn_up of layer 1." in by_matrix(ERRORS).alternative
+    assert "– in layer 1." in drawn(by_layer).alternative
+    assert "The largest is –, in ffn_up of layer 1." in drawn(by_matrix).alternative
 
 
 def test_nothing_is_shown_as_nan() -> None:
-    pictures = [by_layer(ERRORS), by_matrix(ERRORS)]
+    pictures = [drawn(by_layer), drawn(by_matrix)]
     shown = [json.dumps(picture.chart.to_dict()) for picture in pictures]
     tables = [*(picture.table for picture in pictures), roles(ERRORS), worst(ERRORS)]
     text = " ".join([*shown, *(p.alternative for p in pictures), *(str(table) for table in tables)])
     assert "NaN" not in text
     assert "nan" not in text.replace("ordinal", "")
-    levels = {row["text"]: row["level"] for row in _cells(by_matrix(ERRORS).chart.to_dict())}
+    levels = {row["text"]: row["level"] for row in _cells(drawn(by_matrix).chart.to_dict())}
     assert levels["–"] == ERROR_STEPS - 1
 
 
-def _cells(found: object) -> list[dict]:
+def _cells(found: object) -> list[dict[str, Any]]:
     """Every row of data with a level, wherever it stands."""
     if isinstance(found, dict):
         own = [found] if "level" in found and "text" in found else []
