@@ -1,4 +1,4 @@
-"""Bits of packed blocks as NumPy arrays: what the rooms' `unpack` and `pack` share.
+"""Bits of packed blocks as NumPy arrays: what the formats' `unpack` and `pack` share.
 
 ggml stores small integers in *runs*: byte l of a run holds, from its low bits up, element l of the
 first 1/k of the run's elements, element l of the second, and so on.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from kquant.kernels.language.lanes import (
-    CALM,
+    ROUNDING_RANGE,
     Lanes,
     Rows,
     as_float,
@@ -49,7 +49,7 @@ def clamp(level: Lanes, lowest: Lanes, highest: Lanes) -> Lanes:
 
 @kernel
 def affine_trial(
-    x: Rows, at: int, n: int, w: Rows, inverse: Lanes, low: Lanes, nmax: f32, wild: bool, levels: Rows
+    x: Rows, at: int, n: int, w: Rows, inverse: Lanes, low: Lanes, nmax: f32, outside: bool, levels: Rows
 ) -> tuple[Lanes, Lanes, Lanes]:
     """Levels for one trial, and the sums of w * level, w * level**2 and w * level * x."""
     lowest, highest = zeros(x), zeros(x) + nmax
@@ -59,7 +59,7 @@ def affine_trial(
     for i in range(n):
         xi = load(x, at + i)
         value = inverse * (xi - low)
-        if wild:
+        if outside:
             value = nearest_int(value)
         level = clamp(round_even(value), lowest, highest)
         store(levels, i, level)
@@ -84,13 +84,13 @@ def affine_error(
 
 
 @kernel
-def is_wild(inverse: Lanes, low: Lanes, lowest: Lanes, highest: Lanes) -> bool:
+def is_outside_rounding_range(inverse: Lanes, low: Lanes, lowest: Lanes, highest: Lanes) -> bool:
     """Whether any level of the trial lies where `round_even` is not ggml's `nearest_int`.
 
     inverse * (x - low) is monotone in x, so the extremes of x tell.
     """
-    calm = (np.abs(inverse * (lowest - low)) < CALM) & (np.abs(inverse * (highest - low)) < CALM)
-    return not np.all(calm)
+    below, above = np.abs(inverse * (lowest - low)), np.abs(inverse * (highest - low))
+    return not np.all((below < ROUNDING_RANGE) & (above < ROUNDING_RANGE))
 
 
 @kernel
@@ -122,15 +122,17 @@ def affine_search(
 
     inverse = where(flat, ZERO, nmax / (highest - low))
     scale = where(flat, ZERO, ONE / inverse)
-    affine_trial(x, at, n, w, inverse, low, nmax, is_wild(inverse, low, lowest, highest), levels)
+    affine_trial(
+        x, at, n, w, inverse, low, nmax, is_outside_rounding_range(inverse, low, lowest, highest), levels
+    )
     best = affine_error(x, at, n, w, levels, scale, low, absolute)
     best = where(flat, ZERO, best)
     best_inverse, best_low = inverse, low
 
     for step in range(nstep + 1):
         inverse = (rmin + rdelta * f32(step) + nmax) / where(flat, ONE, highest - low)
-        wild = is_wild(inverse, low, lowest, highest)
-        sum_l, sum_l2, sum_xl = affine_trial(x, at, n, w, inverse, low, nmax, wild, levels)
+        outside = is_outside_rounding_range(inverse, low, lowest, highest)
+        sum_l, sum_l2, sum_xl = affine_trial(x, at, n, w, inverse, low, nmax, outside, levels)
         determinant = sum_w * sum_l2 - sum_l * sum_l
         new_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
         new_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant

@@ -1,6 +1,7 @@
 """What kernels are written in, and what runs them.
 
-`lanes`, `blocks` and `products` are the vocabulary: NumPy executes it as it stands.  `jit` has Numba compile
-it, with what the modules `simd*` teach, and `kernel_cache` keeps the machine code.  `drivers` are
-the loops around a room's kernels, and `execute` the door to them.
+`language` holds the operations that a kernel may use: NumPy executes them as they stand.  `lowering` says
+what LLVM makes of each, `compile` has Numba compile kernels, and `cache` keeps the machine code.  `layout`
+describes the structures that Python and compiled code share.  `drivers` and `product_loops` are the loops
+around a format's kernels, `execute` carries them over arrays.
 """

@@ -17,15 +17,15 @@ from kquant.kernels.language.lanes import (
     Rows,
     as_int,
     bits_of_float,
+    fence,
+    gather_tile,
     larger,
     load,
     load_run,
-    past_cache,
-    settle,
+    scatter_tile,
     store,
     store_run,
-    tile_in,
-    tile_out,
+    streamed,
     zeros,
 )
 from kquant.kernels.language.mark import kernel
@@ -71,8 +71,8 @@ def encode_numbers(encode: Callable[[Lanes], Lanes]) -> Callable[[Rows, Rows, bo
     @kernel
     def drive(x: Rows, out: Rows, exceeds_cache: bool, limit: int) -> int:
         if exceeds_cache:
-            bad: int = encode_runs(past_cache(x), past_cache(out), x.shape[0], limit)
-            settle()
+            bad: int = encode_runs(streamed(x), streamed(out), x.shape[0], limit)
+            fence()
             return bad
         return encode_runs(x, out, x.shape[0], limit)
 
@@ -91,8 +91,8 @@ def decode_numbers(decode: Callable[[Lanes], Lanes]) -> Callable[[Rows, Rows, bo
     @kernel
     def drive(data: Rows, y: Rows, exceeds_cache: bool) -> None:
         if exceeds_cache:
-            decode_runs(past_cache(data), past_cache(y), data.shape[0])
-            settle()
+            decode_runs(streamed(data), streamed(y), data.shape[0])
+            fence()
         else:
             decode_runs(data, y, data.shape[0])
 
@@ -110,8 +110,8 @@ def dequantize_blocks(dequantize: Callable[[Rows, Rows], None]) -> Callable[[Row
     def drive(data: Rows, y: Rows, exceeds_cache: bool) -> None:
         if exceeds_cache:
             for b in range(data.shape[0]):
-                dequantize(past_cache(data[b]), past_cache(y[b]))
-            settle()
+                dequantize(streamed(data[b]), streamed(y[b]))
+            fence()
         else:
             for b in range(data.shape[0]):
                 dequantize(data[b], y[b])
@@ -142,7 +142,7 @@ def gather_tiles(flat: Rows, starts: Rows, rows: Rows) -> None:
     """Row i of `rows` receives element i of the block that starts at starts[lane], in every lane."""
     for lane in range(0, rows.shape[1], 16):
         for i in range(0, rows.shape[0], 16):
-            tile_in(flat, starts, lane, i, rows)
+            gather_tile(flat, starts, lane, i, rows)
 
 
 @kernel
@@ -150,7 +150,7 @@ def scatter_tiles(rows: Rows, starts: Rows, flat: Rows) -> None:
     """The inverse of `gather_tiles`.  The last tile overlaps the one before it."""
     for lane in range(0, rows.shape[1], 16):
         for i in range(0, rows.shape[0], 16):
-            tile_out(flat, starts, lane, min(i, rows.shape[0] - 16), rows)
+            scatter_tile(flat, starts, lane, min(i, rows.shape[0] - 16), rows)
 
 
 @kernel

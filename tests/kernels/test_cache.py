@@ -142,7 +142,7 @@ def edit(package: Path, file: str, old: str, new: str) -> None:
 
 DOUBLED = [2 * value for value in VALUES]
 EDITS = {
-    "room": ("formats/legacy/q8_0.py", "QS, 32)) * run_half(", "QS, 32)) * 2 * run_half("),
+    "format": ("formats/legacy/q8_0.py", "QS, 32)) * run_half(", "QS, 32)) * 2 * run_half("),
     "helper": (
         "kernels/language/lanes.py",
         "| (load_run(block, at + 1, 1) << 8)",
@@ -156,7 +156,7 @@ EDITS = {
 def test_a_changed_source_is_compiled_anew(
     change: tuple[str, str, str], package: Path, tmp_path: Path
 ) -> None:
-    """In the room, in a helper that is compiled into its kernel, in the compiler's own vocabulary."""
+    """In the format, in a helper that is compiled into its kernel, in a lowering."""
     cache = tmp_path / "cache"
     file, old, new = change
     assert say(cache, package) == (VALUES, 0, 1)
@@ -219,7 +219,7 @@ def test_another_processor_has_another_folder_and_the_same_values(tmp_path: Path
 
 
 def test_all_that_decides_the_code_decides_the_folder() -> None:
-    """Drivers and rooms import nothing that does not count."""
+    """Drivers and formats import nothing that does not count."""
     known = {path.relative_to(PACKAGE).as_posix() for pattern in SOURCES for path in PACKAGE.glob(pattern)}
     assert known >= {f"kernels/{name}.py" for name in ("execute", "language/lanes", "lowering/lanes")}
     assert known >= {"types.py", "formats/legacy/q8_0.py"}

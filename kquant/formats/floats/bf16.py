@@ -6,7 +6,7 @@ offset bytes field   bits
 0      2     x       ``SEEEEEEE EMMMMMMM``  sign, exponent (bias 127), mantissa, little endian
 ====== ===== ======= ==========================================================================
 
-Rounds to nearest, half to even, subnormals kept; a NaN is cut and made quiet.
+Rounds to nearest, half to even, subnormals kept; a NaN loses its lower half and becomes quiet.
 
 Source: `ggml_compute_fp32_to_bf16` in https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-impl.h
 """

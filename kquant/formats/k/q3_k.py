@@ -63,7 +63,7 @@ SC_MAX = np.float32(32)
 
 
 def unpack(data: Bytes) -> Fields:
-    """d: float16 (...); sc: uint8 (..., 16), 32 too large; q: uint8 (..., 256), 4 too large."""
+    """d: float16 (...); sc: uint8 (..., 16), zero point 32; q: uint8 (..., 256), zero point 4."""
     blocks = blocks_of(data, LAYOUT)
     scales = blocks["scales"]
     sc = spread(scales[..., :8], 4, 8) | spread(scales[..., 8:], 2, 4) << 4

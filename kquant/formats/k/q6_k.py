@@ -55,7 +55,7 @@ NMAX = np.float32(32)
 
 
 def unpack(data: Bytes) -> Fields:
-    """d: float16 (...); sc: int8 (..., 16); q: uint8 (..., 256), 32 too large."""
+    """d: float16 (...); sc: int8 (..., 16); q: uint8 (..., 256), zero point 32."""
     blocks = blocks_of(data, LAYOUT)
     q = spread(blocks["ql"], 4, 64) | spread(blocks["qh"], 2, 32) << 4
     return {"d": blocks["d"], "sc": blocks["scales"], "q": q}

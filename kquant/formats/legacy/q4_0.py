@@ -43,7 +43,7 @@ NMAX = np.float32(8)
 
 
 def unpack(data: Bytes) -> Fields:
-    """d: float16 (...); q: uint8 (..., 32), 8 too large."""
+    """d: float16 (...); q: uint8 (..., 32), zero point 8."""
     blocks = blocks_of(data, LAYOUT)
     return {"d": blocks["d"], "q": spread(blocks["qs"], 4, 16)}
 

@@ -55,7 +55,7 @@ NMAX = np.float32(16)
 
 
 def unpack(data: Bytes) -> Fields:
-    """d: float16 (...); q: uint8 (..., 32), 16 too large."""
+    """d: float16 (...); q: uint8 (..., 32), zero point 16."""
     blocks = blocks_of(data, LAYOUT)
     return {"d": blocks["d"], "q": spread(blocks["qs"], 4, 16) | high_bits(blocks["qh"]) << 4}
 

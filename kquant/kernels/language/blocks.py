@@ -1,4 +1,4 @@
-"""The vocabulary of rounding: whole blocks of 32 elements, whose scale needs no search.
+"""The language of rounding: whole blocks of 32 elements, whose scale needs no search.
 
 What `language.lanes` is to the searches, this is to the types that ask a block for its extremes only:
 their order does not matter, so that no element has to be moved into a lane.  NumPy executes the functions

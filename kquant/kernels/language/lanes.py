@@ -1,4 +1,4 @@
-"""The vocabulary of the kernels: vectors of lanes.
+"""The language of the searches: vectors of lanes.
 
 A kernel is written for *one* block and runs for many at a time.  Two kinds of vector occur:
 
@@ -31,8 +31,10 @@ __all__ = [
     "as_int",
     "bits_of_float",
     "count_up",
+    "fence",
     "float_of_bits",
     "float_of_half",
+    "gather_tile",
     "half_bits",
     "half_bits_of_number",
     "larger",
@@ -42,16 +44,14 @@ __all__ = [
     "load_run_signed",
     "nearest_int",
     "nearest_quotient",
-    "past_cache",
     "round_even",
     "run_half",
-    "settle",
+    "scatter_tile",
     "smaller",
     "store",
     "store_half",
     "store_run",
-    "tile_in",
-    "tile_out",
+    "streamed",
     "update",
     "update_rows",
     "where",
@@ -67,8 +67,8 @@ f32 = np.float32
 
 ROUND = f32(12582912.0)
 """1.5 * 2**23: adding and subtracting it rounds a float32 to an integer, half to even."""
-CALM = f32(4194303.0)
-"""Within +-CALM `round_even` and `nearest_int` agree."""
+ROUNDING_RANGE = f32(4194303.0)
+"""Within +-ROUNDING_RANGE `round_even` and `nearest_int` agree."""
 
 FEW = 1024
 """Lanes for which NumPy's overhead counts more than its work."""
@@ -126,16 +126,16 @@ def store_run(block: Rows, at: int, value: Lanes) -> None:
     block[..., at : at + value.shape[-1]] = value
 
 
-def past_cache(run: Rows) -> Rows:
-    """The same elements; when compiled, `store_run` takes them past the caches, and `load_run` reads ahead.
+def streamed(run: Rows) -> Rows:
+    """The same elements; when compiled, `store_run` writes them with streaming stores, and `load_run` reads ahead.
 
     For more than a cache holds, on processors that gain by it; results begin with a line of the cache.
     """
     return run
 
 
-def settle() -> None:
-    """What was stored past the caches is there for every thread."""
+def fence() -> None:
+    """What streaming stores have written is there for every thread."""
 
 
 # ---------------------------------------------------------------- numbers
@@ -259,14 +259,14 @@ def larger(a: Lanes, b: Lanes) -> Lanes:
 
 
 def round_even(value: Lanes) -> Lanes:
-    """Nearest integer, half to even, as float32; for |value| <= CALM."""
+    """Nearest integer, half to even, as float32; for |value| <= ROUNDING_RANGE."""
     return (value + ROUND) - ROUND
 
 
 def nearest_int(value: Lanes) -> Lanes:
     """What ggml's `nearest_int` gives for *every* float32, as float32.
 
-    Outside +-CALM it returns the low 23 bits of `value + ROUND` less 0x400000: odd, but those
+    Outside +-ROUNDING_RANGE it returns the low 23 bits of `value + ROUND` less 0x400000: odd, but those
     are the bytes that ggml writes.
     """
     return as_float((bits_of_float(value + ROUND) & 0x7FFFFF) - 0x400000)
@@ -277,16 +277,16 @@ def nearest_quotient(a: Lanes, b: Lanes) -> Lanes:
     return nearest_int(a / b)
 
 
-# ---------------------------------------------------------------- 16 x 16 tiles, turned
+# ---------------------------------------------------------------- 16 x 16 tiles, transposed
 
 
-def tile_in(flat: Rows, starts: Rows, lane: int, column: int, rows: Rows) -> None:
+def gather_tile(flat: Rows, starts: Rows, lane: int, column: int, rows: Rows) -> None:
     """rows[column + i, lane + k] = flat[starts[lane + k] + column + i] for i, k < 16."""
     for k in range(lane, lane + 16):
         rows[column : column + 16, k] = flat[starts[k] + column : starts[k] + column + 16]
 
 
-def tile_out(flat: Rows, starts: Rows, lane: int, column: int, rows: Rows) -> None:
+def scatter_tile(flat: Rows, starts: Rows, lane: int, column: int, rows: Rows) -> None:
     """flat[starts[lane + k] + column + i] = rows[column + i, lane + k] for i, k < 16."""
     for k in range(lane, lane + 16):
         flat[starts[k] + column : starts[k] + column + 16] = rows[column : column + 16, k]

@@ -14,7 +14,7 @@ from kquant.kernels.language import packed
 from kquant.kernels.layout import ROWS
 from kquant.kernels.lowering.isa.facts import HAS_BIT_MATRICES
 from kquant.kernels.lowering.isa.memory import gathered_words
-from kquant.kernels.lowering.lanes import LanesType, teach
+from kquant.kernels.lowering.lanes import LanesType, register
 from kquant.kernels.lowering.rows import LITERAL, QUAD, in_array, lane_of, number_from
 from kquant.kernels.lowering.vectors import I16, WORDS, placed_bits, shuffle
 
@@ -48,7 +48,7 @@ def _bits(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return bits(builder, args[0], first, n, 0)
 
 
-teach(packed.bits, lambda *args: args[:1] + args, (LanesType, LITERAL, LITERAL))(_bits)
+register(packed.bits, lambda *args: args[:1] + args, (LanesType, LITERAL, LITERAL))(_bits)
 
 
 # ---------------------------------------------------------------- levels in two parts
@@ -79,7 +79,7 @@ def _in_one_move(builder: Any, low: Any, first: int, n: int, high: Any, second: 
     )
 
 
-teach(
+register(
     packed.joined,
     lambda *args: args[:1] + args,
     (LanesType, LITERAL, LITERAL, LanesType, LITERAL, LITERAL),
@@ -103,7 +103,7 @@ def _nibbles_joined(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.make_tuple(builder, sig.return_type, found)
 
 
-teach(
+register(
     packed.nibbles_joined,
     lambda *args: (types.Tuple((args[0], args[0])), *args),
     (LanesType, LanesType, LITERAL, LITERAL, LITERAL),
@@ -122,7 +122,7 @@ def _bits_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.select(some, ir.Constant(out, [worth] * out.count), ir.Constant(out, None))
 
 
-teach(
+register(
     packed.bits_at,
     lambda *args: (LanesType("uint8", 16 * ROWS), *args),
     (LanesType, LITERAL, LITERAL),
@@ -139,7 +139,7 @@ def _high_product(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.trunc(builder.lshr(product, ir.Constant(wide, [8] * wide.count)), args[0].type)
 
 
-teach(packed.high_product, lambda *args: args[:1] + args, (LanesType, LITERAL))(_high_product)
+register(packed.high_product, lambda *args: args[:1] + args, (LanesType, LITERAL))(_high_product)
 
 
 def _gather_type(grid: Any, low: Any, high: Any) -> Any:
@@ -160,4 +160,4 @@ def _gather(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.bitcast(words[0], sig.return_type.llvm)
 
 
-teach(packed.gather, _gather_type, (types.Array, LanesType, LanesType))(_gather)
+register(packed.gather, _gather_type, (types.Array, LanesType, LanesType))(_gather)

@@ -18,7 +18,7 @@ from kquant.kernels.language.blocks import BLOCKS, SIZE
 from kquant.kernels.lowering.isa.facts import TUNING
 from kquant.kernels.lowering.isa.memory import prefetch
 from kquant.kernels.lowering.isa.tuning import AHEAD, FIRST_LEVEL, LINE
-from kquant.kernels.lowering.lanes import I32, LanesType, teach
+from kquant.kernels.lowering.lanes import I32, LanesType, register
 from kquant.kernels.lowering.rows import (
     BlockType,
     nothing,
@@ -77,7 +77,9 @@ def _are_below(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.icmp_unsigned("==", builder.bitcast(below, mask), ir.Constant(mask, -1))
 
 
-teach(blocks.are_below, lambda x, _: (types.boolean, x, types.intp), (BlockType, types.Integer))(_are_below)
+register(blocks.are_below, lambda x, _: (types.boolean, x, types.intp), (BlockType, types.Integer))(
+    _are_below
+)
 
 _Pick = Callable[[Any, Any, Any], Any]
 
@@ -135,7 +137,7 @@ for _word, _lowering in (
     (blocks.lowest, _extreme(_less)),
     (blocks.largest, _extreme(_greater, signless=True)),
 ):
-    teach(_word, lambda x: (NUMBERS, x), (BlockType,))(_lowering)
+    register(_word, lambda x: (NUMBERS, x), (BlockType,))(_lowering)
 
 
 def _first_of(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -160,13 +162,13 @@ def _first_of(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.load(found)
 
 
-teach(blocks.first_of, lambda x, magnitude: (NUMBERS, x, NUMBERS), (BlockType, LanesType))(_first_of)
+register(blocks.first_of, lambda x, magnitude: (NUMBERS, x, NUMBERS), (BlockType, LanesType))(_first_of)
 
 
 # ---------------------------------------------------------------- block after block
 
 
-teach(blocks.count, lambda x: (types.intp, x), (BlockType,))(lambda *_: I64(BLOCKS))
+register(blocks.count, lambda x: (types.intp, x), (BlockType,))(lambda *_: I64(BLOCKS))
 
 
 def _apart(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -197,14 +199,14 @@ def _put_sum(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(blocks.apart, lambda numbers: (ApartType(numbers), numbers), (LanesType,))(_apart)
-teach(blocks.together, lambda place: (place.numbers, place), (ApartType,))(_together)
-teach(
+register(blocks.apart, lambda numbers: (ApartType(numbers), numbers), (LanesType,))(_apart)
+register(blocks.together, lambda place: (place.numbers, place), (ApartType,))(_together)
+register(
     blocks.of_block,
     lambda place, b: (LanesType(place.numbers.element, 1), place, types.intp),
     (ApartType, types.Integer),
 )(_of_block)
-teach(blocks.put_sum, nothing, (ApartType, types.Integer, LanesType))(_put_sum)
+register(blocks.put_sum, nothing, (ApartType, types.Integer, LanesType))(_put_sum)
 
 
 def _run_of(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -213,7 +215,7 @@ def _run_of(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return load(builder, place, sig.return_type.llvm)
 
 
-teach(
+register(
     blocks.run_of,
     lambda *args: (LanesType("float32", args[3].literal_value), args[0], types.intp, types.intp, args[3]),
     (BlockType, types.Integer, types.Integer, types.IntegerLiteral),
@@ -247,6 +249,6 @@ def _put_shorts(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 _PLACE = (BlockType, types.Integer, types.Integer, LanesType)
-teach(blocks.put_run, nothing, _PLACE)(_put_run)
-teach(blocks.put_bits, nothing, _PLACE)(_put_bits)
-teach(blocks.put_shorts, nothing, (BlockType, types.Integer, LanesType))(_put_shorts)
+register(blocks.put_run, nothing, _PLACE)(_put_run)
+register(blocks.put_bits, nothing, _PLACE)(_put_bits)
+register(blocks.put_shorts, nothing, (BlockType, types.Integer, LanesType))(_put_shorts)

@@ -17,7 +17,7 @@ from kquant.kernels.language import consecutive, products, tiles
 from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.layout import ROWS, RUN, at, group_of_blocks, lanes_of_column
 from kquant.kernels.lowering.isa.facts import BLOCKS_PER_REGISTER
-from kquant.kernels.lowering.lanes import I32, LanesType, teach
+from kquant.kernels.lowering.lanes import I32, LanesType, register
 from kquant.kernels.lowering.products import SumsType, first_digit, sums_of, two_digits
 from kquant.kernels.lowering.rows import (
     LITERAL,
@@ -114,7 +114,7 @@ def _consecutive_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return record_of(builder, BlockType.llvm, first, *steps)
 
 
-teach(
+register(
     consecutive.consecutive_from,
     lambda *args: (BlockType(args[3].literal_value), args[0], types.intp, types.intp, args[3]),
     (types.Array, types.Integer, types.Integer, LITERAL),
@@ -126,7 +126,7 @@ def _activations_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return record_of(builder, ActivationsType.llvm, *places)
 
 
-teach(
+register(
     consecutive.activations_at,
     lambda *args: (_ACTIVATIONS, args[0], types.intp, args[2], types.intp),
     (types.Array, types.Integer, types.Array, types.Integer),
@@ -142,12 +142,12 @@ def _tile_for(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return tile
 
 
-teach(
+register(
     consecutive.tile_for,
     lambda activations, dot: (LanesTileType(dot.dot), activations, dot),
     (ActivationsType, DotType),
 )(_tile_for)
-teach(consecutive.n_groups, lambda tile: (types.intp, tile), (LanesTileType,))(lambda *_: I64(ROWS // PER))
+register(consecutive.n_groups, lambda tile: (types.intp, tile), (LanesTileType,))(lambda *_: I64(ROWS // PER))
 
 
 # ---------------------------------------------------------------- what is kept for groups
@@ -244,7 +244,7 @@ def _put_terms(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(consecutive.zero_terms, lambda memory: (SumsType("float32", 1), memory), (types.Array,))(
+register(consecutive.zero_terms, lambda memory: (SumsType("float32", 1), memory), (types.Array,))(
     lambda context, builder, sig, args: ir.Constant(sig.return_type.llvm, None)
 )
-teach(consecutive.put_terms, nothing, (types.Array, types.Integer, SumsType))(_put_terms)
+register(consecutive.put_terms, nothing, (types.Array, types.Integer, SumsType))(_put_terms)

@@ -35,7 +35,7 @@ from kquant.kernels.lowering.consecutive import (
 )
 from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS, SUMS_BY_TURNS, TUNING
 from kquant.kernels.lowering.isa.memory import before_loads
-from kquant.kernels.lowering.lanes import LanesType, teach
+from kquant.kernels.lowering.lanes import LanesType, register
 from kquant.kernels.lowering.products import SumsType, less, sums_of
 from kquant.kernels.lowering.rows import LITERAL, BlockType, PrimitiveModel, nothing, record_of, times
 from kquant.kernels.lowering.sums import add_fours_of_bytes, add_pairs_of_shorts, narrowed, pairs_of_bytes
@@ -100,7 +100,7 @@ def _group_rows(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return record_of(builder, GroupRowsType.llvm, place, half)
 
 
-teach(
+register(
     consecutive.group_rows,
     lambda *args: (GroupRowsType(args[0].block_size), *args[:2], types.intp),
     (BlockType, LanesTileType, types.Integer),
@@ -135,7 +135,7 @@ def _group_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return record_of(builder, out.llvm, *own, q)
 
 
-teach(
+register(
     consecutive.group_at,
     lambda *args: (GroupType(args[0].dot), args[0], types.intp),
     (LanesTileType, types.Integer),
@@ -228,7 +228,7 @@ def _put_group(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(consecutive.put_group, nothing, (LanesTileType, types.Integer, GroupType))(_put_group)
+register(consecutive.put_group, nothing, (LanesTileType, types.Integer, GroupType))(_put_group)
 
 
 # ---------------------------------------------------------------- the sums of all groups

@@ -1,4 +1,4 @@
-"""Teaches Numba fp16 on processors that cannot convert it: integers instead.
+"""Lowers fp16 on processors that cannot convert it: integers instead.
 
 LLVM would call a function that Numba does not bring along (`__truncsfhf2`), which ends the process.
 Imported by `kquant.kernels.compile` only, when the first kernel is compiled.

@@ -22,7 +22,7 @@ from kquant.kernels.lowering.isa.facts import CONVERTS_HALVES
 from kquant.kernels.lowering.isa.facts import SEARCH_LANES as LANES
 from kquant.kernels.lowering.values import I32
 
-__all__ = ["I32", "LANES", "LanesType", "teach", "vector"]
+__all__ = ["I32", "LANES", "LanesType", "register", "vector"]
 
 _ELEMENTS = {
     "float32": ir.FloatType(),
@@ -52,13 +52,16 @@ def _is(t: Any, *elements: str) -> bool:
     return isinstance(t, LanesType) and (not elements or t.element in elements)
 
 
-# ---------------------------------------------------------------- how a function is taught
+# ---------------------------------------------------------------- how an operation is registered
 
 _Typer = Callable[..., Any]
 
 
-def teach(function: Any, typer: _Typer, *patterns: tuple[Any, ...]) -> Callable[[Any], Any]:
-    """Register `typer` (argument types -> result and argument types, or None) and a lowering."""
+def register(function: Any, typer: _Typer, *patterns: tuple[Any, ...]) -> Callable[[Any], Any]:
+    """Tell Numba of an operation: its `typer` (argument types -> result and argument types, or None).
+
+    The result takes the lowering, for arguments of these patterns.
+    """
 
     class Template(AbstractTemplate):  # type: ignore[misc]
         key = function
@@ -70,12 +73,12 @@ def teach(function: Any, typer: _Typer, *patterns: tuple[Any, ...]) -> Callable[
 
     infer_global(function, types.Function(Template))
 
-    def register(lowering: Any) -> Any:
+    def add(lowering: Any) -> Any:
         for pattern in patterns:
             lower_builtin(function, *pattern)(lowering)
         return lowering
 
-    return register
+    return add
 
 
 def _splat(builder: Any, scalar: Any, width: int) -> Any:
@@ -123,7 +126,7 @@ def _binary(function: Any, elements: Mapping[str, Callable[..., Any]], result: s
         x, y = (vector(context, builder, t, common, v) for t, v in zip(sig.args, args, strict=True))
         return elements[common.element](builder, x, y)
 
-    teach(function, typer, *_PAIRS)(lowering)
+    register(function, typer, *_PAIRS)(lowering)
 
 
 def _compare(function: Any, symbol: str) -> None:
@@ -194,7 +197,7 @@ def _unary(function: Any, element: str, result: str, emit: Callable[[Any, Any, A
     def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return emit(builder, args[0], sig.return_type.llvm)
 
-    teach(function, typer, (LanesType,))(lowering)
+    register(function, typer, (LanesType,))(lowering)
 
 
 def _call(name: str) -> Callable[[Any, Any, Any], Any]:
@@ -271,7 +274,7 @@ def _where(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.select(condition, x, y)
 
 
-teach(
+register(
     lanes.where,
     _where_type,
     *((LanesType, a, b) for a in (LanesType, types.Number) for b in (LanesType, types.Number)),
@@ -313,7 +316,7 @@ def _lower_choose(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 _TUPLE = types.BaseTuple  # type: ignore[attr-defined]
-teach(_choose, _choose_type, (LanesType, _TUPLE, _TUPLE))(_lower_choose)
+register(_choose, _choose_type, (LanesType, _TUPLE, _TUPLE))(_lower_choose)
 
 
 def _all_type(*args: Any) -> Any:
@@ -325,7 +328,7 @@ def _all(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.icmp_unsigned("==", builder.bitcast(args[0], mask), ir.Constant(mask, -1))
 
 
-teach(np.all, _all_type, (LanesType,))(_all)
+register(np.all, _all_type, (LanesType,))(_all)
 
 
 # ---------------------------------------------------------------- nearest_int(a / b)

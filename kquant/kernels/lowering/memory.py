@@ -1,4 +1,4 @@
-"""Teaches Numba the part of `kquant.kernels.language.lanes` that touches memory: rows and runs.
+"""Lowers the part of `language.lanes` that touches memory: rows and runs.
 
 Imported by `kquant.kernels.compile` only, when the first kernel is compiled.
 """
@@ -17,43 +17,43 @@ from kquant.kernels.language import lanes
 from kquant.kernels.lowering.isa.facts import TUNING
 from kquant.kernels.lowering.isa.memory import fence, prefetch, store_past_cache
 from kquant.kernels.lowering.isa.tuning import AHEAD, FIRST_LEVEL, LINE
-from kquant.kernels.lowering.lanes import I32, LANES, LanesType, teach, vector
+from kquant.kernels.lowering.lanes import I32, LANES, LanesType, register, vector
 from kquant.kernels.lowering.values import store
 
 
-class FarType(types.Type):
-    """The Numba type of `past_cache`: where the first element is."""
+class StreamedType(types.Type):
+    """The Numba type of `streamed`: where the first element is."""
 
     def __init__(self, dtype: Any) -> None:
-        super().__init__(name=f"far {dtype}")
+        super().__init__(name=f"streamed {dtype}")
         self.dtype = dtype
 
 
-@register_model(FarType)
-class _FarModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, dmm: Any, fe_type: FarType) -> None:
+@register_model(StreamedType)
+class _StreamedModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: StreamedType) -> None:
         element = dmm.lookup(fe_type.dtype).get_data_type()
         super().__init__(dmm, fe_type, element.as_pointer())
 
 
-def _past_cache(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _streamed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.make_array(sig.args[0])(context, builder, args[0]).data
 
 
-teach(lanes.past_cache, lambda run: (FarType(run.dtype), run), (types.Array,))(_past_cache)
+register(lanes.streamed, lambda run: (StreamedType(run.dtype), run), (types.Array,))(_streamed)
 
 
-def _settle(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _fence(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     fence(builder)
     return context.get_dummy_value()
 
 
-teach(lanes.settle, lambda: (types.none,), ())(_settle)
+register(lanes.fence, lambda: (types.none,), ())(_fence)
 
 
 def pointer_to(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """To an element of an array, or of what `past_cache` gives."""
-    if isinstance(array_type, FarType):
+    """To an element of an array, or of what `streamed` gives."""
+    if isinstance(array_type, StreamedType):
         return builder.gep(array, [index])
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [index])
@@ -92,7 +92,7 @@ def _prefetch_ahead(builder: Any, pointer: Any, n_bytes: int, *, to_write: bool)
 
 
 def _element_of(array: Any) -> str | None:
-    if not isinstance(array, FarType) and (not isinstance(array, types.Array) or array.layout != "C"):
+    if not isinstance(array, StreamedType) and (not isinstance(array, types.Array) or array.layout != "C"):
         return None
     return "float32" if array.dtype == types.float32 else "int32"
 
@@ -112,7 +112,7 @@ def _load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _read(builder, pointer_to(context, builder, sig.args[0], args[0], index), LANES)
 
 
-teach(lanes.load, _load_type, (types.Array, types.Integer))(_load)
+register(lanes.load, _load_type, (types.Array, types.Integer))(_load)
 
 
 def _zeros_type(*args: Any) -> Any:
@@ -123,7 +123,7 @@ def _zeros(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return ir.Constant(sig.return_type.llvm, [0.0] * LANES)
 
 
-teach(lanes.zeros, _zeros_type, (types.Array,))(_zeros)
+register(lanes.zeros, _zeros_type, (types.Array,))(_zeros)
 
 
 def _store_type(*args: Any) -> Any:
@@ -145,7 +145,7 @@ def _store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(
+register(
     lanes.store,
     _store_type,
     (types.Array, types.Integer, LanesType),
@@ -164,16 +164,16 @@ def _run(*, signed: bool) -> Callable[..., Any]:
     def lowering(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = pointer_to(context, builder, sig.args[0], args[0], args[1])
         n_bytes = sig.return_type.width * context.get_abi_sizeof(pointer.type.pointee)
-        if n_bytes > LINE and (isinstance(sig.args[0], FarType) or not TUNING.prefetches_itself):
+        if n_bytes > LINE and (isinstance(sig.args[0], StreamedType) or not TUNING.prefetches_itself):
             _prefetch_ahead(builder, pointer, n_bytes, to_write=False)
         return _read(builder, pointer, sig.return_type.width, signed)
 
     return lowering
 
 
-_RUNS = [(kind, types.Integer, types.IntegerLiteral) for kind in (types.Array, FarType)]
-teach(lanes.load_run, _run_type, *_RUNS)(_run(signed=False))
-teach(lanes.load_run_signed, _run_type, *_RUNS)(_run(signed=True))
+_RUNS = [(kind, types.Integer, types.IntegerLiteral) for kind in (types.Array, StreamedType)]
+register(lanes.load_run, _run_type, *_RUNS)(_run(signed=False))
+register(lanes.load_run_signed, _run_type, *_RUNS)(_run(signed=True))
 
 
 def _count_up_type(*args: Any) -> Any:
@@ -188,7 +188,7 @@ def _count_up(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return ir.Constant(sig.return_type.llvm, list(range(sig.return_type.width)))
 
 
-teach(lanes.count_up, _count_up_type, (types.IntegerLiteral,))(_count_up)
+register(lanes.count_up, _count_up_type, (types.IntegerLiteral,))(_count_up)
 
 
 def _store_run_type(*args: Any) -> Any:
@@ -223,7 +223,7 @@ def _store_run(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-def _store_run_far(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+def _store_run_streamed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     pointer = pointer_to(context, builder, sig.args[0], args[0], args[1])
     size = context.get_abi_sizeof(pointer.type.pointee)
     value = _as_stored(builder, pointer, args[2])
@@ -232,5 +232,5 @@ def _store_run_far(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(lanes.store_run, _store_run_type, (types.Array, types.Integer, LanesType))(_store_run)
-lower_builtin(lanes.store_run, FarType, types.Integer, LanesType)(_store_run_far)
+register(lanes.store_run, _store_run_type, (types.Array, types.Integer, LanesType))(_store_run)
+lower_builtin(lanes.store_run, StreamedType, types.Integer, LanesType)(_store_run_streamed)

@@ -19,7 +19,7 @@ from kquant.kernels.language import lanes, products
 from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.layout import BLOCK, CENTER, MIDDLE, ROWS, SUPER_BLOCK, at, block_of_column
 from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS
-from kquant.kernels.lowering.lanes import I32, LanesType, teach
+from kquant.kernels.lowering.lanes import I32, LanesType, register
 from kquant.kernels.lowering.rows import (
     LITERAL,
     QUAD,
@@ -87,12 +87,12 @@ def _put_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(
+register(
     products.sums_at,
     lambda *args: (SumsType("float32", args[2].literal_value), args[0], types.intp, args[2]),
     (types.Array, types.Integer, LITERAL),
 )(_sums_at)
-teach(products.put_sums, nothing, (types.Array, types.Integer, SumsType))(_put_sums)
+register(products.put_sums, nothing, (types.Array, types.Integer, SumsType))(_put_sums)
 
 
 def _scatter(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -104,21 +104,21 @@ def _scatter(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(products.scatter, nothing, (types.Array, types.Integer, types.Array, types.Integer))(_scatter)
+register(products.scatter, nothing, (types.Array, types.Integer, types.Array, types.Integer))(_scatter)
 
 
 def _zeros(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return ir.Constant(sig.return_type.llvm, None)
 
 
-teach(products.zero_sums, lambda like: (like, like), (SumsType,))(_zeros)
+register(products.zero_sums, lambda like: (like, like), (SumsType,))(_zeros)
 
 
 def _float_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.bitcast(quad_of(builder, args[0], sig.args[1].literal_value), sig.return_type.llvm)
 
 
-teach(
+register(
     products.float_at,
     lambda *args: (LanesType("float32", ROWS), *args),
     (LanesType, LITERAL),
@@ -143,7 +143,7 @@ def _arithmetic(function: Any, floats: str, integers: str) -> None:
         )
         return sums_of(builder, [emit(*both) for both in zip(x, y, strict=True)])
 
-    teach(function, typer, (SumsType, SumsType), (SumsType, LanesType), (LanesType, SumsType))(lowering)
+    register(function, typer, (SumsType, SumsType), (SumsType, LanesType), (LanesType, SumsType))(lowering)
 
 
 _arithmetic(operator.add, "fadd", "add")
@@ -160,7 +160,7 @@ def _as_float(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return sums_of(builder, [builder.sitofp(column, kind) for column in _columns_of(builder, args[0])])
 
 
-teach(lanes.as_float, _as_float_type, (SumsType,))(_as_float)
+register(lanes.as_float, _as_float_type, (SumsType,))(_as_float)
 
 
 # ---------------------------------------------------------------- blocks of columns
@@ -190,7 +190,7 @@ def _of_columns(builder: Any, first: Any, kind: Any, columns: int, distance: int
     ]
 
 
-teach(
+register(
     products.column_factor,
     lambda *args: (args[0], *args[:4], types.intp),
     *((SumsType, kind, PlaceType, LITERAL, types.Integer) for kind in TILES),
@@ -348,7 +348,7 @@ def _found_sums(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _less_pairs(builder, out, kind, tile, columns, c, total)
 
 
-teach(
+register(
     products.integer_sums,
     lambda *args: (SumsType("int32", args[0].columns), *args[:3], types.intp),
     (SumsType, TileType, PlaceType, types.Integer),
@@ -391,7 +391,7 @@ def two_digits(builder: Any, high: Any, low: Any) -> Any:
     return builder.add(builder.shl(high, ir.Constant(high.type, [7] * ROWS)), low)
 
 
-teach(
+register(
     products.minima_sums,
     lambda *args: (SumsType("int32", args[0].columns), *args[:3], types.intp),
     *((SumsType, kind, PlaceType, types.Integer) for kind in TILES),

@@ -18,7 +18,7 @@ from kquant.kernels.language import packed, products
 from kquant.kernels.layout import ROWS
 from kquant.kernels.lowering.isa.memory import prefetch
 from kquant.kernels.lowering.isa.tuning import FIRST_LEVEL, SECOND_LEVEL
-from kquant.kernels.lowering.lanes import I32, LanesType, teach
+from kquant.kernels.lowering.lanes import I32, LanesType, register
 from kquant.kernels.lowering.vectors import HALF, I8, I16, I64, WORDS, load, offset, shuffle
 
 LITERAL = types.IntegerLiteral
@@ -91,7 +91,7 @@ def _block_from(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return record_of(builder, BlockType.llvm, first, stride, times(builder, stride, HALF))
 
 
-teach(
+register(
     products.block_from,
     lambda *args: (BlockType(), args[0], types.intp, types.intp, args[3]),
     (types.Array, types.Integer, types.Integer, LITERAL),
@@ -150,7 +150,7 @@ def _load_bytes(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _joined(builder, parts)
 
 
-teach(
+register(
     packed.load_bytes,
     lambda *args: (LanesType("uint8", args[2].literal_value * args[0].rows), args[0], types.intp, args[2]),
     (BlockType, types.Integer, LITERAL),
@@ -166,7 +166,7 @@ def _prefetch(level: int) -> Callable[..., Any]:
 
 
 for _operation, _level in ((products.prefetch, SECOND_LEVEL), (products.prefetch_next, FIRST_LEVEL)):
-    teach(_operation, nothing, (types.Array, types.Integer, types.Integer))(_prefetch(_level))
+    register(_operation, nothing, (types.Array, types.Integer, types.Integer))(_prefetch(_level))
 
 
 def _load_short(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -179,7 +179,7 @@ def _load_short(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.zext(builder.bitcast(value, ir.VectorType(I16, ROWS)), WORDS)
 
 
-teach(
+register(
     packed.load_short,
     lambda *args: (LanesType("int32", ROWS), args[0], types.intp),
     (BlockType, types.Integer),
@@ -204,8 +204,8 @@ def _quad(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return quad_of(builder, args[0], 4 * sig.args[1].literal_value)
 
 
-teach(packed.quad, _quad_type, (LanesType, types.IntegerLiteral))(_quad)
-teach(packed.signed, lambda value: (LanesType("int8", value.width), value), (LanesType,))(
+register(packed.quad, _quad_type, (LanesType, types.IntegerLiteral))(_quad)
+register(packed.signed, lambda value: (LanesType("int8", value.width), value), (LanesType,))(
     lambda context, builder, sig, args: args[0]
 )
 
@@ -222,7 +222,7 @@ def _short_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return number_from(builder, sig.args[0], args[0], sig.args[1].literal_value, 16)
 
 
-teach(
+register(
     packed.short_at,
     lambda *args: (LanesType("int32", ROWS), *args),
     (LanesType, types.IntegerLiteral),

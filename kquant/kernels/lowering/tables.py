@@ -17,7 +17,7 @@ from numba.extending import models, register_model, typeof_impl
 from kquant.kernels.language.tables import Table, lookup
 from kquant.kernels.lowering.isa.facts import REGISTER_BYTES
 from kquant.kernels.lowering.isa.moves import picked_words, shuffled_bytes
-from kquant.kernels.lowering.lanes import LanesType, teach
+from kquant.kernels.lowering.lanes import LanesType, register
 from kquant.kernels.lowering.values import I8, shuffle
 
 
@@ -66,7 +66,7 @@ def _lookup(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _first_of(builder, parts, numbers.type.count)
 
 
-teach(lookup, _lookup_type, (LanesType, TableType))(_lookup)
+register(lookup, _lookup_type, (LanesType, TableType))(_lookup)
 
 
 def _split(builder: Any, value: Any, width: int) -> list[Any]:

@@ -18,7 +18,7 @@ from kquant.kernels.language import products, tiles
 from kquant.kernels.language.dot import BlockDot
 from kquant.kernels.layout import CENTER, MIDDLE, ROWS, at, tile
 from kquant.kernels.lowering.isa.facts import HAS_BYTE_DOTS
-from kquant.kernels.lowering.lanes import I32, LanesType, teach
+from kquant.kernels.lowering.lanes import I32, LanesType, register
 from kquant.kernels.lowering.rows import (
     QUAD,
     PrimitiveModel,
@@ -92,19 +92,19 @@ def _row(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return row_of(context, builder, sig.args[0], *args[:2])
 
 
-teach(
+register(
     products.tile_at,
     lambda *args: (TileType(args[2].dot), args[0], types.intp, args[2]),
     (types.Array, types.Integer, DotType),
 )(_row)
-teach(products.columns_at, lambda *args: (PLACE, args[0], types.intp), (types.Array, types.Integer))(_row)
+register(products.columns_at, lambda *args: (PLACE, args[0], types.intp), (types.Array, types.Integer))(_row)
 
 
 def _products_at(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return record_of(builder, ProductsType.llvm, _row(context, builder, sig, args), args[2])
 
 
-teach(
+register(
     products.products_at,
     lambda *args: (ProductsType(args[3].dot), args[0], types.intp, *args[2:]),
     (types.Array, types.Integer, PlaceType, DotType),
@@ -200,7 +200,7 @@ def _multiply_levels(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-teach(tiles.put_levels, nothing, (TileType, types.Integer, LanesType))(_put_levels)
+register(tiles.put_levels, nothing, (TileType, types.Integer, LanesType))(_put_levels)
 lower_builtin(tiles.put_levels, ProductsType, types.Integer, LanesType)(_multiply_levels)
 
 
@@ -254,8 +254,8 @@ def _put_minima(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 QUADS = [(LanesType,) * n for n in (1, 2, 4)]
 """The arguments of `put_scales` and `put_minima` behind the first."""
-teach(tiles.put_scales, nothing, *((kind, *quads) for kind in TILES for quads in QUADS))(_put_scales)
-teach(tiles.put_minima, nothing, *((kind, *quads) for kind in TILES for quads in QUADS))(_put_minima)
+register(tiles.put_scales, nothing, *((kind, *quads) for kind in TILES for quads in QUADS))(_put_scales)
+register(tiles.put_minima, nothing, *((kind, *quads) for kind in TILES for quads in QUADS))(_put_minima)
 
 
 def _put_factor(i: int) -> Any:
@@ -267,7 +267,7 @@ def _put_factor(i: int) -> Any:
 
 
 for _i, _operation in enumerate((tiles.put_d, tiles.put_min)):
-    teach(_operation, nothing, *((kind, LanesType) for kind in TILES))(_put_factor(_i))
+    register(_operation, nothing, *((kind, LanesType) for kind in TILES))(_put_factor(_i))
 
 
 def _factor(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -275,7 +275,7 @@ def _factor(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return load(builder, place, sig.return_type.llvm)
 
 
-teach(
+register(
     products.factor,
     lambda *args: (LanesType("float32", ROWS), args[0], types.intp),
     *((kind, types.Integer) for kind in TILES),

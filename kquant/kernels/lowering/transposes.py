@@ -1,4 +1,4 @@
-"""Lowers `tile_in` and `tile_out`: squares of 16 by 16 numbers, turned.
+"""Lowers `gather_tile` and `scatter_tile`: squares of 16 by 16 numbers, transposed.
 
 Imported by `kquant.kernels.compile` only, when the first kernel is compiled.
 """
@@ -13,7 +13,7 @@ from numba.core import types
 from kquant.kernels.language import lanes
 from kquant.kernels.lowering.isa.memory import prefetch
 from kquant.kernels.lowering.isa.tuning import SECOND_LEVEL
-from kquant.kernels.lowering.lanes import I32, LANES, teach
+from kquant.kernels.lowering.lanes import I32, LANES, register
 from kquant.kernels.lowering.memory import pointer_to
 
 TILE = 16
@@ -47,16 +47,16 @@ def _turn(builder: Any, rows: list[Any]) -> list[Any]:
 
 
 def _turn_bytes(builder: Any, rows: list[Any]) -> list[Any]:
-    """Four rounds of interleaving vectors that are far from each other."""
+    """Four rounds of interleaving vectors that lie apart."""
     distance = TILE // 2
     low = ir.Constant(ir.VectorType(I32, TILE), [i // 2 + TILE * (i % 2) for i in range(TILE)])
     high = ir.Constant(ir.VectorType(I32, TILE), [TILE // 2 + i // 2 + TILE * (i % 2) for i in range(TILE)])
     for _ in range(4):
-        turned = []
+        transposed = []
         for i in range(distance):
             pair = rows[i], rows[i + distance]
-            turned += [builder.shuffle_vector(*pair, low), builder.shuffle_vector(*pair, high)]
-        rows = turned
+            transposed += [builder.shuffle_vector(*pair, low), builder.shuffle_vector(*pair, high)]
+        rows = transposed
     return rows
 
 
@@ -111,5 +111,5 @@ def _write_raw(builder: Any, pointer: Any, value: Any) -> None:
 
 
 _PATTERN = (types.Array, types.Array, types.Integer, types.Integer, types.Array)
-teach(lanes.tile_in, _tile_type, _PATTERN)(_tile_in)
-teach(lanes.tile_out, _tile_type, _PATTERN)(_tile_out)
+register(lanes.gather_tile, _tile_type, _PATTERN)(_tile_in)
+register(lanes.scatter_tile, _tile_type, _PATTERN)(_tile_out)

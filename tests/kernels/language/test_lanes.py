@@ -1,4 +1,4 @@
-"""Every word of the kernels' vocabulary gives the same bits under NumPy and compiled by Numba."""
+"""Every operation of the kernel language gives the same bits under NumPy and compiled by Numba."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from kquant.kernels import compile as jit
 from kquant.kernels.compile import compiled, lane_count
 from kquant.kernels.execute import aligned_empty
 from kquant.kernels.language.lanes import (
-    CALM,
     FEW,
+    ROUNDING_RANGE,
     Lanes,
     Rows,
     as_float,
     as_int,
     bits_of_float,
     count_up,
+    fence,
     float_of_bits,
     float_of_half,
+    gather_tile,
     half_bits,
     half_bits_of_number,
     larger,
@@ -38,16 +40,14 @@ from kquant.kernels.language.lanes import (
     load_run_signed,
     nearest_int,
     nearest_quotient,
-    past_cache,
     round_even,
     run_half,
-    settle,
+    scatter_tile,
     smaller,
     store,
     store_half,
     store_run,
-    tile_in,
-    tile_out,
+    streamed,
     update,
     update_rows,
     where,
@@ -270,9 +270,9 @@ def test_floats() -> None:
     floats, integers = both(float_words, signature, (x,), out(11, x), out(2, x, np.int32))
     assert_same(FLOAT_WORDS, *floats, "floats")
     assert_same(("bits_of_float", "half_bits"), *integers, "bits")
-    calm = x[np.abs(x) <= CALM]
-    assert np.array_equal(round_even(calm), np.rint(calm))
-    assert np.array_equal(nearest_int(calm), np.rint(calm))
+    inside = x[np.abs(x) <= ROUNDING_RANGE]
+    assert np.array_equal(round_even(inside), np.rint(inside))
+    assert np.array_equal(nearest_int(inside), np.rint(inside))
 
 
 # ---------------------------------------------------------------- integers
@@ -456,12 +456,12 @@ def test_runs_of_a_block() -> None:
 @kernel
 def far_runs(block: Rows, y: Rows, z: Rows) -> None:
     for b in range(block.shape[0]):
-        here, there = past_cache(block[b]), past_cache(y[b])
+        here, there = streamed(block[b]), streamed(y[b])
         store_run(there, 0, as_float(load_run(here, 0, 32)) * run_half(here, 62))
         store_run(there, 32, as_float(load_run_signed(here, 32, 32)))
         store_run(there, 64, as_float(load_run(here, 16, 16)))
-        store_run(past_cache(z[b]), 0, load_run(here, 0, 64) + 1)
-    settle()
+        store_run(streamed(z[b]), 0, load_run(here, 0, 64) + 1)
+    fence()
 
 
 def test_runs_past_the_cache() -> None:
@@ -471,7 +471,7 @@ def test_runs_past_the_cache() -> None:
     compiled(far_runs, signature, "far_runs")(block, y, z)
     decoded, cut = y.copy(), z.copy()
     far_runs(block, y, z)
-    assert_same(("far runs",), y, decoded, "far runs")
+    assert_same(("streamed runs",), y, decoded, "streamed runs")
     assert np.array_equal(z, cut)
 
 
@@ -482,14 +482,14 @@ def test_runs_past_the_cache() -> None:
 def turn_in(flat: Rows, starts: Rows, rows: Rows) -> None:
     for lane in range(0, rows.shape[1], 16):
         for column in range(0, rows.shape[0], 16):
-            tile_in(flat, starts, lane, column, rows)
+            gather_tile(flat, starts, lane, column, rows)
 
 
 @kernel
 def turn_out(rows: Rows, starts: Rows, flat: Rows) -> None:
     for lane in range(0, rows.shape[1], 16):
         for column in range(0, rows.shape[0], 16):
-            tile_out(flat, starts, lane, min(column, rows.shape[0] - 16), rows)
+            scatter_tile(flat, starts, lane, min(column, rows.shape[0] - 16), rows)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
