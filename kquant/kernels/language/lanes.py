@@ -127,7 +127,7 @@ def store_run(block: Rows, at: int, value: Lanes) -> None:
 
 
 def streamed(run: Rows) -> Rows:
-    """The same elements; when compiled, `store_run` writes them with streaming stores, and `load_run` reads ahead.
+    """The same elements; compiled, `store_run` writes them with streaming stores, and `load_run` reads ahead.
 
     For more than a cache holds, on processors that gain by it; results begin with a line of the cache.
     """
