@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -152,7 +153,20 @@ def compare_formats() -> None:
             assert_same_floats(unpacked[0], unpacked[1], t.name)
 
 
-@pytest.mark.parametrize("job", ["compare_products", "compare_formats"])
+def run_operations() -> None:
+    """The tests of the kernel language: every operation beside its NumPy meaning."""
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+        del os.environ[name]
+    language = str(Path(__file__).parent / "language")
+    with redirect_stdout(sys.stderr):
+        code = pytest.main([language, "-q", "-x", "-p", "no:cacheprovider", "-k", "not a_processor_without"])
+    assert code == pytest.ExitCode.OK
+
+
+JOBS = ["compare_products", "compare_formats", "run_operations"]
+
+
+@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(("isa", "tuning"), PATHS)
 def test_a_path_gives_the_bits_of_numpy(isa: str, tuning: str, job: str, folder: Path) -> None:
     if not all(HOST.get(feature) for feature in NEEDED.get(isa, ())):
@@ -175,7 +189,7 @@ def convert_halves() -> None:
 def test_every_statement_of_the_lowerings_runs_on_any_processor(folder: Path) -> None:
     """Models, portable code and a processor that knows little: together they leave nothing out."""
     ran: set[Statement] = set()
-    for job in ("compare_products", "compare_formats"):
+    for job in JOBS:
         for isa, tuning in PATHS:
             if isa.endswith("model") or isa == "portable":
                 ran |= statements_of(job, isa, tuning, folder)

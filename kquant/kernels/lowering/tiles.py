@@ -131,8 +131,8 @@ def folded_center(dot: BlockDot) -> int | None:
         return None
     if not scales.signed and not dot.zero_point:
         return 0 if dot.largest * scales.largest <= 255 else None
-    lowest, highest = -dot.zero_point * scales.largest, dot.zero_point * scales.largest
-    return MIDDLE if lowest >= -MIDDLE - 1 and highest <= 255 - MIDDLE else None
+    reach = max(dot.zero_point, dot.largest - dot.zero_point) * scales.largest
+    return MIDDLE if reach <= 255 - MIDDLE else None
 
 
 def pairs_are_subtracted(dot: BlockDot) -> bool:
