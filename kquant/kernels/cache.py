@@ -53,9 +53,9 @@ def cache_folder() -> Path | None:
 
 def _root() -> Path | None:
     chosen = os.environ.get("KQUANT_CACHE_DIR")
-    if chosen is not None:
-        return Path(chosen) if chosen else None
     try:
+        if chosen is not None:
+            return Path(chosen).expanduser() if chosen else None  # no shell did that
         folder = Path(platformdirs.user_cache_dir("kquant", appauthor=False))
     except RuntimeError:  # a user without a home
         return None

@@ -379,6 +379,22 @@ def test_where_the_system_keeps_caches(
 
 
 @LINUX
+def test_a_folder_in_the_home_of_a_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, again: Callable[[], tuple[int, int]]
+) -> None:
+    """As in the settings of an image, where no shell makes a path of `~`."""
+    monkeypatch.setenv("KQUANT_CACHE_DIR", "~/kernels")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = cache_folder()
+    assert folder
+    assert folder.parent == tmp_path / "home/kernels"
+    assert again() == (0, 1)
+    assert len(list(folder.iterdir())) == 1
+    monkeypatch.setenv("KQUANT_CACHE_DIR", "~no-such-user/kernels")
+    assert cache_folder() is None
+
+
+@LINUX
 def test_a_user_without_home(
     cache: Path, monkeypatch: pytest.MonkeyPatch, again: Callable[[], tuple[int, int]]
 ) -> None:
