@@ -20,6 +20,7 @@ from kquant.kernels.layout import ROWS
 from kquant.parallel.pool import Pool
 from kquant.products._engine import run
 from kquant.products._loops import Job, activations_of, is_beyond_cache, multiply
+from kquant.products._overflow import refuse_overflow
 from kquant.types import TensorType
 
 __all__ = ["vec_dot", "vec_dot_type"]
@@ -75,6 +76,7 @@ def vec_dot(
         ShapeError: Not bytes, not whole blocks, rows of different lengths, or axes that do not broadcast.
         UnsupportedTypeError: `atype` is not the partner of `wtype`, or there is none.
         UnknownTypeError: No such type.
+        OutOfRangeError: A result is beyond float32, though all numbers are finite.
 
     Source: `ggml_vec_dot_q4_K_q8_K_generic` and its neighbours in
     https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-cpu/quants.c
@@ -107,10 +109,11 @@ def vec_dot(
         ) from None
     if not n or 0 in shape:
         return np.zeros(shape, np.float32)
-    codec = format_of(weight_type)
-    if isinstance(codec.dot, NumberDot):
-        return _dot_numbers(weights, activations, weight_type, how)
-    return _dot_blocks(weights, activations, weight_type, how, threads, pool)
+    if isinstance(format_of(weight_type).dot, NumberDot):
+        products = _dot_numbers(weights, activations, weight_type, how)
+    else:
+        products = _dot_blocks(weights, activations, weight_type, how, threads, pool)
+    return refuse_overflow(products, "vec_dot", (weights, weight_type), (activations, partner))
 
 
 def _length(packed: Bytes, tensor_type: TensorType) -> int:

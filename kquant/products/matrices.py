@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kquant.arrays.codec import check_out, execution_of
+from kquant.arrays.codec import check_out, execution_of, quantize
 from kquant.errors import OptionError, ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
 from kquant.kernels.execute import Execution, Floats
@@ -21,6 +21,7 @@ from kquant.kernels.language.dot import BlockDot
 from kquant.parallel.pool import Pool
 from kquant.products._engine import run
 from kquant.products._loops import Job, is_beyond_cache
+from kquant.products._overflow import refuse_overflow
 from kquant.products.activations import PackedActivations, matrices_of
 from kquant.products.dots import vec_dot_type
 from kquant.types import TensorType
@@ -64,6 +65,8 @@ def matmul(
     Raises:
         ShapeError: The shapes do not fit `np.matmul`'s rules, or that of `out` is another.
         NonFiniteError: An activation is NaN or infinite.
+        OutOfRangeError: An activation is too large to be packed, or a result is beyond float32, though all
+            numbers are finite.
         UnsupportedTypeError: `x` is no array of floats, `out` none of float32 that can be written to,
             `experts` none of integers, or kquant cannot multiply the type of `w`.
         OptionError: There is no such expert, `threads` is less than 1, or `pool` is closed.
@@ -134,7 +137,17 @@ def matmul_many(
 class _Planned:
     """One product: the shapes are checked, and there is memory for the result."""
 
-    __slots__ = ("_exceeds_cache", "_format", "_matrices", "_out", "_result", "_stack", "_target", "_w_stack")
+    __slots__ = (
+        "_exceeds_cache",
+        "_format",
+        "_matrices",
+        "_out",
+        "_result",
+        "_stack",
+        "_target",
+        "_w_stack",
+        "_x",
+    )
 
     def __init__(
         self, w: QuantizedTensor, x: PackedActivations, out: Floats | None, experts: npt.ArrayLike | None
@@ -143,7 +156,7 @@ class _Planned:
             raise UnsupportedTypeError(
                 f"matmul: expected packed weights in a QuantizedTensor, got {type(w).__name__}"
             )
-        self._format, self._out = format_of(w.type), out
+        self._format, self._out, self._x = format_of(w.type), out, x.rows
         if self._format.dot is None:
             vec_dot_type(w.type)  # tells why
         data, x_shape = w.data, x.shape
@@ -192,7 +205,16 @@ class _Planned:
         return [Job(self._format, *of_one, self._exceeds_cache) for of_one in each]
 
     def finished(self) -> Floats:
-        """The result, where the caller wants it."""
+        """The result, where the caller wants it.
+
+        Raises `OutOfRangeError` if it is beyond float32 though all operands are finite.
+        """
+        if not np.isfinite(self._result).all():
+            dot = self._format.dot
+            if isinstance(dot, BlockDot):
+                quantize(self._x, dot.partner)  # tells of activations that cannot be packed
+            packed = [(matrix, self._format.type) for matrix in self._matrices]
+            refuse_overflow(self._result, "matmul", *packed, (self._x, TensorType.F32))
         if self._out is None or self._out is self._result:
             return self._result
         self._out[...] = self._result
