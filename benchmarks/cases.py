@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import kquant
 from benchmarks import peers
@@ -65,7 +67,7 @@ class Case:
             if result.shape != first.shape or not self._agree(result, first)
         ]
 
-    def _agree(self, x: np.ndarray, y: np.ndarray) -> bool:
+    def _agree(self, x: NDArray[Any], y: NDArray[Any]) -> bool:
         if self.tolerance:
             return float(np.abs(x - y).max()) <= self.tolerance * float(np.abs(y).max())
         return np.array_equal(x.view(np.uint8), y.view(np.uint8))

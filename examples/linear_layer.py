@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import kquant
 
@@ -29,13 +31,13 @@ def best_time(compute: Callable[[], object]) -> float:
     return 1e3 * min(times)
 
 
-def unpack_and_multiply(x: np.ndarray, packed: kquant.QuantizedTensor) -> np.ndarray:
-    product: np.ndarray = x @ packed.numpy().T
+def unpack_and_multiply(x: NDArray[Any], packed: kquant.QuantizedTensor) -> NDArray[Any]:
+    product: NDArray[Any] = x @ packed.numpy().T
     return product
 
 
-def multiply_packed(x: np.ndarray, packed: kquant.QuantizedTensor) -> np.ndarray:
-    product: np.ndarray = x @ packed.T
+def multiply_packed(x: NDArray[Any], packed: kquant.QuantizedTensor) -> NDArray[Any]:
+    product: NDArray[Any] = x @ packed.T
     return product
 
 
@@ -49,7 +51,7 @@ def main() -> None:
     x = np.random.default_rng(0).standard_normal((TOKENS, weights.shape[1]), np.float32)
     exact = x @ weights.T
 
-    def error(y: np.ndarray) -> float:
+    def error(y: NDArray[Any]) -> float:
         return float(100 * np.linalg.norm(y - exact) / np.linalg.norm(exact))
 
     print(f"{LAYER} {weights.shape}, {TOKENS} tokens: {best_time(lambda: x @ weights.T):.2f} ms in float32")

@@ -124,8 +124,8 @@ class _Memory(threading.local):
     """A worker's memory for one slab, kept: new memory would cost more than the work on it."""
 
     def __init__(self) -> None:
-        self._source = np.empty(0, np.uint8)
-        self._values = np.empty(0, np.float32)
+        self._source: Bytes = np.empty(0, np.uint8)
+        self._values: npt.NDArray[np.float32] = np.empty(0, np.float32)
 
     def source(self, n: int) -> Bytes:
         if len(self._source) < n:

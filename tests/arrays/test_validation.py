@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kquant.arrays import codec
 from kquant.errors import InvalidDataError, ShapeError
@@ -21,12 +22,12 @@ GOOD_HALVES = {"largest": 0x7BFF, "smallest": 0x0001, "minus zero": 0x8000}
 SINGLES = {"F32": "x", "Q8_K": "d"}
 
 
-def zero_rows(type_name: str) -> np.ndarray:
+def zero_rows(type_name: str) -> NDArray[Any]:
     """Two rows of three blocks, all of whose bytes are zero."""
     return np.zeros((2, 3 * TensorType[type_name].type_size), np.uint8)
 
 
-def place(rows: np.ndarray, type_name: str, at: int, pattern: bytes) -> None:
+def place(rows: NDArray[Any], type_name: str, at: int, pattern: bytes) -> None:
     """Write at an offset of the last block of the second row."""
     start = 2 * TensorType[type_name].type_size + at
     rows[1, start : start + len(pattern)] = list(pattern)

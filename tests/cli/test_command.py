@@ -195,7 +195,7 @@ def test_an_interrupted_command_ends_at_once(tmp_path: Path) -> None:
         assert process.stderr
         assert process.stderr.readline() == b"in.gguf\n"
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, b"")
     assert error.strip() == b"kquant: error: interrupted; nothing is left behind"
     assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
@@ -216,7 +216,7 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, 
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(number)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
     assert process.returncode == code, error
     assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
     assert b"Traceback" not in error

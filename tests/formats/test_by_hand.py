@@ -5,8 +5,11 @@ fp16 numbers used below: 0x3c00 = 1, 0x3800 = 1/2, 0x3400 = 1/4, 0x2c00 = 1/16, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kquant.arrays import codec
 from kquant.kernels.execute import Execution
@@ -15,7 +18,7 @@ LEVELS = range(32)
 IQ4_NL_LEVELS = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
 
 
-def block(*parts: str) -> np.ndarray:
+def block(*parts: str) -> NDArray[Any]:
     """Bytes written in hexadecimal; `"e4 * 64"` repeats them."""
     data = b""
     for part in parts:
@@ -24,7 +27,7 @@ def block(*parts: str) -> np.ndarray:
     return np.frombuffer(data, np.uint8)
 
 
-def runs(values: list[float], length: int, **marked: float) -> np.ndarray:
+def runs(values: list[float], length: int, **marked: float) -> NDArray[Any]:
     """Each value `length` times; `at_7=x` sets the element 7."""
     x = np.repeat(np.array(values, np.float32), length)
     for name, value in marked.items():

@@ -25,7 +25,8 @@ def weights_like(*shape: int, seed: int = 0) -> NDArray[np.float32]:
     """Heavy-tailed floats with a scale of its own for each column."""
     rng = np.random.default_rng(seed)
     scales = np.exp(rng.standard_normal(shape[-1:]) * 0.5)
-    return (rng.standard_t(4, shape) * scales * 0.02).astype(np.float32)
+    x: NDArray[np.float64] = rng.standard_t(4, shape) * scales * 0.02
+    return x.astype(np.float32)
 
 
 def importance(n: int) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -138,7 +140,7 @@ def test_validate(type_name: str, seed: int) -> None:
             assert naive.is_valid(block.tobytes(), type_name) == verdict, block.tobytes().hex()
 
 
-def accepts(block: np.ndarray, type_name: str) -> bool:
+def accepts(block: NDArray[Any], type_name: str) -> bool:
     try:
         codec.validate(block, type_name)
     except InvalidDataError:

@@ -108,7 +108,8 @@ INTEGERS = np.concatenate([INTEGERS, -INTEGERS, [-(2**31)]]).astype(np.int32)
 def rows_of(values: NDArray[Any]) -> NDArray[Any]:
     """Any number of values as rows of lanes; the last value fills up the last row."""
     n = -(-len(values) // LANES) * LANES
-    return np.concatenate([values, np.repeat(values[-1:], n - len(values))]).reshape(-1, LANES)
+    filled: NDArray[Any] = np.concatenate([values, np.repeat(values[-1:], n - len(values))])
+    return filled.reshape(-1, LANES)
 
 
 def pairs_of(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
