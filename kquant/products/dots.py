@@ -17,6 +17,7 @@ from kquant.formats.base import NumberDot
 from kquant.kernels.execute import Bytes, Execution, Floats
 from kquant.kernels.language.products import ROWS
 from kquant.products.engine import activations_of, is_far, multiply
+from kquant.products.overflow import refuse_overflow
 from kquant.types import TensorType
 
 __all__ = ["vec_dot", "vec_dot_type"]
@@ -69,6 +70,7 @@ def vec_dot(
         ShapeError: Not bytes, not whole blocks, rows of different lengths, or axes that do not broadcast.
         UnsupportedTypeError: `atype` is not the partner of `wtype`, or there is none.
         UnknownTypeError: No such type.
+        OutOfRangeError: A result is beyond float32, though all numbers are finite.
 
     Source: `ggml_vec_dot_q4_K_q8_K_generic` and its neighbours in
     https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-cpu/quants.c
@@ -102,9 +104,9 @@ def vec_dot(
     if not n or 0 in shape:
         return np.zeros(shape, np.float32)
     codec = format_of(weight_type)
-    if isinstance(codec.dot, NumberDot):
-        return _dot_numbers(weights, activations, weight_type, how)
-    return _dot_blocks(weights, activations, weight_type, how)
+    dot = _dot_numbers if isinstance(codec.dot, NumberDot) else _dot_blocks
+    products = dot(weights, activations, weight_type, how)
+    return refuse_overflow(products, "vec_dot", (weights, weight_type), (activations, partner))
 
 
 def _length(packed: Bytes, tensor_type: TensorType) -> int:

@@ -22,6 +22,7 @@ from kquant.kernels.language.products import ROWS
 from kquant.parallel.slabs import in_slabs, thread_count
 from kquant.products.dots import vec_dot_type
 from kquant.products.engine import activations, is_far, multiply
+from kquant.products.overflow import refuse_overflow
 from kquant.types import TensorType
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def matmul(
     Raises:
         ShapeError: The shapes do not fit `np.matmul`'s rules.
         NonFiniteError: An activation is NaN or infinite.
+        OutOfRangeError: An activation is too large to be packed, or a result is beyond float32, though all
+            numbers are finite.
         UnsupportedTypeError: `x` is no array of floats, or kquant cannot multiply the type of `w`.
 
     Source: `ggml_compute_forward_mul_mat` in
@@ -86,7 +89,8 @@ def matmul(
     out = np.zeros((*stack, rows.shape[-2], weights.shape[-2]), np.float32)
     if out.size and w.shape[-1]:
         _fill(out, weights, rows, w.type, threads, how)
-    return out.swapaxes(-1, -2).reshape(shape)
+    products = out.swapaxes(-1, -2).reshape(shape)
+    return refuse_overflow(products, "matmul", (w.data, w.type), (columns, TensorType.F32))
 
 
 def _fill(
