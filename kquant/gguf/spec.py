@@ -104,7 +104,7 @@ def c_string(text: str) -> str:
 def twice(name: str) -> str:
     """What is wrong with a tensor name that occurs a second time, as far as upstream can tell.
 
-    >>> twice("a"), twice("a\0b")
+    >>> twice("a"), twice("a\\0b")
     ('got this one twice', "got a second one that is 'a' to the NUL in it, where names end for ggml")
     """
     if (seen := c_string(name)) == name:

@@ -37,12 +37,12 @@ def sample():
         peaks.append(resident("RssAnon:"))
 
 small, large, target, file_type, options = *sys.argv[1:5], json.loads(sys.argv[5])
-kquant.requantize(small, target, file_type, **options)
+kquant.requantize(small, target, file_type, overwrite=True, **options)
 open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
 before, before_peak, peaks, done = resident("RssAnon:"), resident("VmHWM:"), [], threading.Event()
-sampler = threading.Thread(target=sample)
+sampler = threading.Thread(target=sample, daemon=True)
 sampler.start()
-kquant.requantize(large, target, file_type, **options)
+kquant.requantize(large, target, file_type, overwrite=True, **options)
 done.set()
 sampler.join()
 print(json.dumps([max(peaks, default=before) - before, resident("VmHWM:") - before_peak, resident("VmHWM:")]))
