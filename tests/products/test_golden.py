@@ -47,18 +47,13 @@ def test_both_executions_agree_bit_for_bit(name: str) -> None:
 
 
 HOST = llvm.get_host_cpu_features()
-WITHOUT_VNNI = ",".join(f"{'-' if name.startswith('avx512') else '+'}{name}" for name in HOST if HOST[name])
-PATHS = {
-    "portable": {"KQUANT_PORTABLE": "1"},
-    "AVX2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": WITHOUT_VNNI},
-}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PATHS)
-def test_the_paths_of_other_processors_agree_bit_for_bit(path: str) -> None:
+@pytest.mark.parametrize("isa", ["portable", "avx2"])
+def test_the_paths_of_other_processors_agree_bit_for_bit(isa: str) -> None:
     """In a process of its own: kernels are compiled one way or the other, once for all."""
-    if path == "AVX2" and not HOST.get("avx2"):
+    if isa == "avx2" and not HOST.get("avx2"):
         pytest.skip("this processor has no AVX2")
     code = """
 import sys
@@ -67,10 +62,10 @@ from products.test_golden import INDEX, results
 from products.test_integers import test_largest_magnitudes_do_not_overflow
 from products.test_integers import test_largest_magnitudes_do_not_overflow_in_tiles
 from products.test_matmul import K_QUANTS, LEGACY, TABLES, normal, packed
-from kquant.kernels.lowering.vectors import HAS_AVX2, HAS_VNNI
+from kquant.kernels.lowering.isa.choice import CHOICE
 from kquant.products.matrices import matmul
 
-assert (HAS_AVX2, HAS_VNNI) == (sys.argv[1] == "AVX2", False)
+assert CHOICE.name == sys.argv[1]
 for name in INDEX:
     np.testing.assert_array_equal(results(name, "numba"), results(name, "numpy"))
 for name in K_QUANTS + LEGACY + TABLES:
@@ -83,5 +78,5 @@ for name in K_QUANTS + LEGACY + TABLES:
 """
     tests = Path(__file__).parents[1]
     folders = os.pathsep.join([str(tests.parent), str(tests)])
-    environment = {**os.environ, **PATHS[path], "PYTHONPATH": folders}
-    subprocess.run([sys.executable, "-c", code, path], check=True, env=environment)
+    environment = {**os.environ, "KQUANT_ISA": isa, "PYTHONPATH": folders}
+    subprocess.run([sys.executable, "-c", code, isa], check=True, env=environment)
