@@ -265,9 +265,9 @@ def test_a_remark_is_what_requantize_refuses(large: Path, tmp_path: Path) -> Non
     for mixture in found.mixtures:
         if mixture.remark:
             with pytest.raises(OutOfRangeError):
-                kquant.requantize(large, tmp_path / "out.gguf", mixture.file_type)
+                kquant.requantize(large, tmp_path / "out.gguf", mixture.file_type, overwrite=True)
         else:
-            kquant.requantize(large, tmp_path / "out.gguf", mixture.file_type)
+            kquant.requantize(large, tmp_path / "out.gguf", mixture.file_type, overwrite=True)
 
 
 def test_a_tensor_that_keeps_its_type_is_not_packed_again(tmp_path: Path) -> None:

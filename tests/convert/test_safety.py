@@ -578,7 +578,7 @@ def test_an_error_in_another_process(target: Path, tmp_path: Path) -> None:
     ("file_type", "options", "error"),
     [
         ("Q4_K_M", {"override_kv": ["nonsense"]}, OptionError),
-        ("Q4_K_M", {"output_tensor_type": "IQ2_XXS", "tensor_types": ["ffn=iq4_nl"]}, UnsupportedTypeError),
+        ("Q4_K_M", {"output_tensor_type": "IQ2_XXS", "tensor_types": ["ffn=iq4_xs"]}, UnsupportedTypeError),
         ("Q2_K_S", {}, kquant.ImatrixError),
         ("Q9_K", {}, kquant.UnknownTypeError),
     ],
