@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from kquant._given import several
 from kquant.errors import OptionError
 from kquant.formats import format_of, has_format
 from kquant.formats.base import BlockFormat
@@ -23,9 +24,13 @@ __all__ = ["jobs", "warm_up"]
 def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[TensorType, str]]:
     """The kernels that quantize to these types, with and without weights, dequantize and multiply them.
 
-    None means every type with a codec.  Raises `UnknownTypeError` and `UnsupportedTypeError`.
+    None means every type with a format; a single type is a list of one.  Raises `UnknownTypeError` and
+    `UnsupportedTypeError`.
     """
-    chosen = [t for t in TensorType if has_format(t)] if types is None else [TensorType.of(t) for t in types]
+    if types is None:
+        chosen = [t for t in TensorType if has_format(t)]
+    else:
+        chosen = [TensorType.of(t) for t in several("types", types, "tensor types")]
     found = []
     for tensor_type in dict.fromkeys(chosen):
         found += [(tensor_type, "quantize"), (tensor_type, "dequantize")]

@@ -49,6 +49,10 @@ def test_kernels_are_kept(tmp_path: Path) -> None:
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == kept
 
 
+def test_a_single_type_is_a_list_of_one() -> None:
+    assert jobs("Q4_K") == jobs(["Q4_K"])
+
+
 def test_all_types_mean_every_kernel() -> None:
     todo = jobs()
     assert {t for t, _ in todo} == {t for t in TensorType if has_format(t)}
