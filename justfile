@@ -6,7 +6,7 @@ default:
 
 # every test, the examples in docstrings and pages among them; more words go to pytest
 test *words:
-    pytest -n auto {{ words }}
+    pytest -n auto --dist worksteal {{ words }}
 
 # the tests to run while working: under a minute on two cores
 fast *words:
