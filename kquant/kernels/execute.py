@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -194,6 +195,7 @@ def _first_beyond(blocks: Floats, limit: np.float32) -> int:
     return int(np.flatnonzero(~(np.abs(blocks) < limit).all(axis=1))[0])
 
 
+@cache
 def _bits(limit: np.float32) -> int:
     return int(limit.view(np.int32))
 
@@ -296,10 +298,12 @@ class NumberEncoder(Quantizer):
     end: np.float32 = INFINITY
     """The least magnitude that becomes infinite."""
 
-    def compiled(self, tensor_type: TensorType) -> Any:
-        """(x, numbers, exceeds_cache, limit) -> `WHOLE` or a number, a whole number of runs."""
-        signature = f"R(float32, 1), uint{8 * tensor_type.type_size}[::1], boolean, intp"
-        return compiled(encode_numbers(self.encode), signature, f"{tensor_type.name.lower()}-quantize")
+    def compiled(self, tensor_type: TensorType, *, limited: bool = True) -> Any:
+        """(x, numbers, exceeds_cache) -> `WHOLE` or a number, a whole number of runs."""
+        limit = self.end if limited else INFINITY
+        signature = f"R(float32, 1), uint{8 * tensor_type.type_size}[::1], boolean"
+        name = f"{tensor_type.name.lower()}-quantize{'' if limit == self.end else '-unlimited'}"
+        return compiled(encode_numbers(self.encode, _bits(limit)), signature, name)
 
     def __call__(
         self,
@@ -315,20 +319,19 @@ class NumberEncoder(Quantizer):
         if not x.size:
             return WHOLE
         values, bits = x.reshape(-1), out.reshape(-1).view(f"<u{tensor_type.type_size}")
-        limit = self.end if limited else INFINITY
         if execution == "numpy":
-            bad = _first_beyond(values[:, None], limit)
+            bad = _first_beyond(values[:, None], self.end if limited else INFINITY)
             if bad == WHOLE:
                 with np.errstate(over="ignore"):
                     bits[...] = self.encode(values)
             return bad
-        drive, whole = self.compiled(tensor_type), len(values) - len(values) % RUN
-        bad = int(drive(values[:whole], bits[:whole], _streams(bits, large), _bits(limit)))
+        drive, whole = self.compiled(tensor_type, limited=limited), len(values) - len(values) % RUN
+        bad = int(drive(values[:whole], bits[:whole], _streams(bits, large)))
         if bad != WHOLE or whole == len(values):
             return bad
         rest, numbers = np.zeros(RUN, np.float32), np.empty(RUN, bits.dtype)
         rest[: len(values) - whole] = values[whole:]
-        bad = drive(rest, numbers, False, _bits(limit))
+        bad = drive(rest, numbers, False)
         bits[whole:] = numbers[: len(values) - whole]
         return WHOLE if bad == WHOLE else whole
 

@@ -12,6 +12,8 @@ import pytest
 from kquant import requantize
 from support.small_models import heavy_tailed, packed, write_model
 
+pytestmark = pytest.mark.slow  # each test starts the command, some several times
+
 ODD = {
     "width 0": {"COLUMNS": "0", "LINES": "0", "FORCE_COLOR": "1"},
     "width 1": {"COLUMNS": "1", "FORCE_COLOR": "1"},

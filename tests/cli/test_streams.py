@@ -15,6 +15,7 @@ import kquant
 from kquant.cli import main
 from support.small_models import heavy_tailed, packed, write_model
 
+pytestmark = pytest.mark.slow  # each test starts the command, some several times
 posix = pytest.mark.skipif(os.name != "posix", reason="file numbers and pipes of POSIX")
 linux = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 KQUANT = [sys.executable, "-X", "dev", "-W", "error", "-m", "kquant"]

@@ -18,7 +18,7 @@ from kquant.kernels.layout import ROWS, SUPER_BLOCK, tile
 from kquant.kernels.product_loops import SIGNATURE, multiply_column, multiply_tiles
 from kquant.types import TensorType
 
-pytestmark = pytest.mark.usefixtures("compiled_here")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_here")]
 
 SIZE = 16 + SUPER_BLOCK + 2
 """Bytes of a block: sixteen signed scales, a byte for each level, d."""
