@@ -13,6 +13,7 @@
     │   ├── GGUFTruncatedError  it ends before what its header promises
     │   └── GGUFLimitError      a count, length or nesting beyond kquant's limits
     ├── ImatrixError            an importance matrix that cannot be read or does not fit   (also ValueError)
+    ├── ModelError              a file that cannot be run: lacks a tensor, has another shape   (also ValueError)
     ├── ManifestError           a file that is no manifest of hashes                (also ValueError)
     ├── OptionError             options that contradict each other or the model     (also ValueError)
     ├── MissingDependencyError  an optional package that is not installed           (also ImportError)
@@ -35,6 +36,7 @@ __all__ = [
     "KQuantError",
     "ManifestError",
     "MissingDependencyError",
+    "ModelError",
     "NonFiniteError",
     "OptionError",
     "OutOfRangeError",
@@ -91,6 +93,10 @@ class ImatrixError(KQuantError, ValueError):
 
 class ManifestError(KQuantError, ValueError):
     """A file of hashes to verify against is not one that kquant wrote."""
+
+
+class ModelError(KQuantError, ValueError):
+    """A file cannot be run: its architecture, hyperparameters or tensors are not those of a known model."""
 
 
 class MissingDependencyError(KQuantError, ImportError):

@@ -1,0 +1,59 @@
+"""What most architectures share: queries, keys and values of an attention; feed-forward networks."""
+
+from __future__ import annotations
+
+from kquant.models.graph import Graph
+from kquant.models.operations import Activation, Value
+
+__all__ = ["feed_forward", "logits", "queries_keys_values"]
+
+
+def queries_keys_values(g: Graph, x: Value, layer: int, *, fused: bool = False) -> tuple[Value, Value, Value]:
+    """Those of a layer, from one matrix `attn_qkv` if the file has that, else from three."""
+    h, block = g.h, f"blk.{layer}"
+    n_q = h.n_head(layer) * h.head_size
+    n_k, n_v = h.n_head_kv(layer) * h.head_size, h.n_head_kv(layer) * h.value_size
+    if fused or g.has(f"{block}.attn_qkv.weight"):
+        q, k, v = g.split(g.linear(x, f"{block}.attn_qkv", n_q + n_k + n_v), n_q, n_k, n_v)
+    else:
+        names = [f"{block}.attn_{which}" for which in "qkv"]
+        q, k, v = g.linears(x, names, [n_q, n_k, n_v])
+    limit = h.number("attention.clamp_kqv", 0.0)
+    return g.clamp(q, limit), g.clamp(k, limit), g.clamp(v, limit)
+
+
+def feed_forward(
+    g: Graph,
+    x: Value,
+    layer: int,
+    activation: Activation = "silu",
+    *,
+    gate: str | None = "ffn_gate",
+    up: str = "ffn_up",
+    down: str = "ffn_down",
+    n_ff: int | None = None,
+    scaled: bool = True,
+) -> Value:
+    """down(activation(gate(x)) * up(x)); without a gate, down(activation(up(x))).
+
+    A matrix `up` with twice the rows holds the gate's before its own.  scaled: as for `Graph.linear`.
+    """
+    h, block = g.h, f"blk.{layer}"
+    n_ff = h.n_ff(layer) if n_ff is None else n_ff
+    if gate is None:
+        up_x = g.linear(x, f"{block}.{up}", n_ff, scaled=scaled, bias_first=True)
+        hidden = g.apply(up_x, activation)
+    elif g.has(f"{block}.{gate}.weight"):
+        names = [f"{block}.{gate}", f"{block}.{up}"]
+        left, right = g.linears(x, names, [n_ff, n_ff], scaled=scaled, bias_first=True)
+        hidden = g.gate(left, right, activation)
+    else:
+        both = g.linear(x, f"{block}.{up}", 2 * n_ff, scaled=scaled, bias_first=True)
+        left, right = g.split(both, n_ff, n_ff)
+        hidden = g.gate(left, right, activation)
+    return g.linear(hidden, f"{block}.{down}", h.n_embd, scaled=scaled, bias_first=True)
+
+
+def logits(g: Graph, x: Value) -> Value:
+    """The products with the rows of `output`, or with those of the token embeddings where these are tied."""
+    return g.linear(x, "output" if g.has("output.weight") else "token_embd", g.h.n_vocab)

@@ -1,0 +1,258 @@
+"""The operations that a program consists of, and the values that they pass on.
+
+A value is float32 (n_tokens, width).  Tensors are named as in the file.  What an operation computes is told by
+the method of `kquant.models.graph.Graph` that records it; `kquant.runtime.interpreter` does it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from kquant.models.rope import Rope
+
+__all__ = [
+    "Activation",
+    "Add",
+    "Apply",
+    "Attend",
+    "Clamp",
+    "Embed",
+    "Experts",
+    "Gate",
+    "Linear",
+    "Multiply",
+    "Normalize",
+    "Operation",
+    "Part",
+    "Program",
+    "Rotate",
+    "Routing",
+    "Scale",
+    "Select",
+    "SoftCap",
+    "Value",
+    "Weight",
+]
+
+Activation: TypeAlias = Literal["silu", "gelu", "gelu_erf", "relu", "relu_squared", "tanh", "sigmoid", "oai"]
+"""`gelu` is the approximation with tanh; `oai` is gpt-oss's swish, which clamps both operands of a gate."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """float32 (n_tokens, width), by its number in the program."""
+
+    index: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A matrix of a linear layer, and what is added to and multiplied with its products."""
+
+    matrix: str
+    """Shape (n_out, n_in), or (n_expert, n_out, n_in)."""
+    bias: str | None = None
+    """(n_out,), or (n_expert, n_out)."""
+    scale: str | None = None
+    """One number, or one an expert."""
+    bias_first: bool = False
+    """Whether the bias is added before the scale multiplies."""
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Rows of a tensor: by token, by position, or always the same one."""
+
+    tensor: str
+    by: Literal["token", "position", "first"]
+    out: Value
+
+
+@dataclass(frozen=True)
+class Normalize:
+    x: Value
+    kind: Literal["rms", "layer"]
+    weight: str | None
+    """(width / heads,), or (width,), a part for each head."""
+    bias: str | None
+    eps: float
+    heads: int
+    """Parts of a row that are normalized by themselves."""
+    out: Value
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One or several layers with the same input."""
+
+    x: Value
+    weights: tuple[Weight, ...]
+    outs: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    x: Value
+    start: int
+    out: Value
+
+
+@dataclass(frozen=True)
+class Rotate:
+    x: Value
+    heads: int
+    rope: Rope
+    out: Value
+
+
+@dataclass(frozen=True)
+class Attend:
+    q: Value
+    k: Value
+    v: Value
+    layer: int
+    n_head: int
+    n_head_kv: int
+    scale: float
+    window: int
+    """Tokens that a token sees, itself among them; 0 for all."""
+    is_chunked: bool
+    """Whether tokens see only those of their own chunk of `window` tokens."""
+    soft_cap: float
+    max_alibi_bias: float
+    sinks: str | None
+    """(n_head,): what takes part in the softmax, and adds nothing."""
+    is_causal: bool
+    out: Value
+
+
+@dataclass(frozen=True)
+class Add:
+    x: Value
+    y: Value
+    out: Value
+
+
+@dataclass(frozen=True)
+class Multiply:
+    x: Value
+    y: Value
+    """As wide as x, or one number a token."""
+    out: Value
+
+
+@dataclass(frozen=True)
+class Scale:
+    x: Value
+    factor: float | str
+    """A number, or a tensor (width,)."""
+    is_reciprocal: bool
+    out: Value
+
+
+@dataclass(frozen=True)
+class Apply:
+    x: Value
+    activation: Activation
+    out: Value
+
+
+@dataclass(frozen=True)
+class Gate:
+    """activation(gate) * up."""
+
+    gate: Value
+    up: Value
+    activation: Activation
+    out: Value
+
+
+@dataclass(frozen=True)
+class SoftCap:
+    """cap * tanh(x / cap)."""
+
+    x: Value
+    cap: float
+    out: Value
+
+
+@dataclass(frozen=True)
+class Clamp:
+    x: Value
+    limit: float
+    out: Value
+
+
+@dataclass(frozen=True)
+class Select:
+    """The tokens of which logits are wanted."""
+
+    x: Value
+    out: Value
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How the experts of a token are chosen and weighted."""
+
+    n_used: int
+    gating: Literal["softmax", "sigmoid", "softmax_of_chosen"]
+    is_normalized: bool = False
+    """Whether the weights of a token's experts are divided by their sum."""
+    factor: float = 1.0
+    selection_bias: str | None = None
+    """(n_expert,): added to probabilities for the choice alone."""
+    n_groups: int = 1
+    n_groups_used: int = 1
+    by_logits: bool = False
+    """Whether experts are chosen by logits, whatever makes the weights."""
+    weighs_input: bool = False
+    """Whether weights multiply what experts are given, not what they return."""
+
+
+@dataclass(frozen=True)
+class Experts:
+    x: Value
+    logits: Value
+    """(n_tokens, n_expert)."""
+    routing: Routing
+    gate: Weight | None
+    up: Weight
+    """Without a gate of its own and with `is_fused`, gate and up side by side."""
+    down: Weight
+    activation: Activation
+    is_fused: bool
+    out: Value
+
+
+Operation: TypeAlias = (
+    Embed
+    | Normalize
+    | Linear
+    | Part
+    | Rotate
+    | Attend
+    | Add
+    | Multiply
+    | Scale
+    | Apply
+    | Gate
+    | SoftCap
+    | Clamp
+    | Select
+    | Experts
+)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A forward pass: operations in their order."""
+
+    operations: tuple[Operation, ...]
+    n_values: int
+    embedding: Value
+    """What the last layer makes of each token: after the last norm."""
+    logits: Value | None
+    """None for models that only embed."""
