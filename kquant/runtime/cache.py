@@ -1,7 +1,7 @@
 """The keys and values of a sequence, packed in a tensor type of choice.
 
-A row holds those of all heads of one token in one layer; the rows of a layer lie side by side, and grow with the
-sequence, so that a large context costs memory only when it is used.
+A row holds those of all heads of one token in one layer; the rows of a layer lie side by side.  Memory grows
+with the sequence, so that a large context costs nothing until it is used.
 """
 
 from __future__ import annotations
