@@ -19,6 +19,7 @@
     kquant.compare("a.gguf", "b.gguf")                    the error of each tensor of b against a
     kquant.sweep("model.gguf")                            each tensor in each type: what it costs and loses
     kquant.report("model.gguf")                           all of that as a page with pictures
+    kquant.Tokenizer("model.gguf")                        text to token ids and back
 
 Whatever needs NumPy or Numba is loaded when it is first used (PEP 562): importing kquant takes
 milliseconds and compiles nothing.
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from kquant.products.dots import vec_dot
     from kquant.products.matrices import matmul, matmul_many
     from kquant.reporting.builder import Report, report
+    from kquant.tokenizers.tokenizer import Tokenizer
 
 __all__ = [
     "Comparison",
@@ -100,6 +102,7 @@ __all__ = [
     "ShapeError",
     "Sweep",
     "TensorType",
+    "Tokenizer",
     "UnknownTypeError",
     "UnsupportedTypeError",
     "Verification",
@@ -137,6 +140,7 @@ _LAZY = {
     "QuantizedTensor": "kquant.arrays.tensor",
     "Report": "kquant.reporting.builder",
     "Sweep": "kquant.analysis.sweeping",
+    "Tokenizer": "kquant.tokenizers.tokenizer",
     "Verification": "kquant.analysis.verification",
     "compare": "kquant.analysis.comparison",
     "dequantize": "kquant.arrays.codec",
