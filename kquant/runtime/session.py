@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +122,7 @@ class Session:
             with np.load(path, allow_pickle=False) as archive:
                 saved = {name: archive[name] for name in archive.files}
             about, tokens = saved["kquant_session"].tolist(), checked_ids(saved["tokens"], self._n_vocab)
-        except (ValueError, KeyError, EOFError, OptionError) as error:
+        except (ValueError, KeyError, EOFError, BadZipFile, OptionError) as error:
             raise OptionError(f"{path}: expected a session that kquant has saved, got {error}") from None
         expected = [self._model, *(t.name for t in self.cache.types)]
         if about != expected:
