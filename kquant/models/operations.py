@@ -290,3 +290,8 @@ class Program:
     """What the last layer makes of each token: after the last norm."""
     logits: Value | None
     """None for models that only embed."""
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no token sees those after it, so that a text can be read piece by piece."""
+        return all(o.is_causal for o in self.operations if isinstance(o, Attend))
