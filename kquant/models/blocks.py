@@ -14,6 +14,7 @@ __all__ = [
     "experts_and_shared",
     "feed_forward",
     "logits",
+    "plain_decoder",
     "queries_keys_values",
     "self_attention",
 ]
@@ -45,6 +46,27 @@ def decoder(
         for name, part in zip(names, (attend, transform), strict=True):
             x = g.add(g.scale(part(norm(x, f"blk.{layer}.{name}"), layer), residual), x)
     return norm(g.select(x), "output_norm")
+
+
+def plain_decoder(
+    g: Graph,
+    x: Value,
+    rope: Rope | None,
+    activation: Activation = "silu",
+    *,
+    gate: str | None = "ffn_gate",
+    norm: Callable[[Value, str], Value] | None = None,
+    names: tuple[str, str] = ("attn_norm", "ffn_norm"),
+) -> Value:
+    """A decoder whose attention and feed-forward network are the usual ones; Llama's by default."""
+
+    def attend(x: Value, layer: int) -> Value:
+        return self_attention(g, x, layer, rope)
+
+    def transform(x: Value, layer: int) -> Value:
+        return feed_forward(g, x, layer, activation, gate=gate, scaled=False)
+
+    return decoder(g, x, attend, transform, norm=norm, names=names)
 
 
 def queries_keys_values(g: Graph, x: Value, layer: int, *, fused: bool = False) -> tuple[Value, Value, Value]:
@@ -141,8 +163,11 @@ def experts_and_shared(
     chosen = g.experts(x, f"blk.{layer}", routing, scaled=scaled)
     if not n_ff_shared:
         return chosen
-    names = {which: f"ffn_{which}_shexp" for which in ("gate", "up", "down")}
-    return g.add(chosen, feed_forward(g, x, layer, n_ff=n_ff_shared, scaled=scaled, **names))
+    shared = feed_forward(
+        g, x, layer,
+        gate="ffn_gate_shexp", up="ffn_up_shexp", down="ffn_down_shexp", n_ff=n_ff_shared, scaled=scaled,
+    )  # fmt: skip
+    return g.add(chosen, shared)
 
 
 def logits(g: Graph, x: Value) -> Value:

@@ -19,14 +19,16 @@ def qwen2moe(g: Graph) -> Program:
     h = g.h
     attend = partial(self_attention, g, rope=h.rope("halves", context=g.context))
     routing = Routing(h.n_expert_used, "softmax", factor=h.number("expert_weights_scale", 0.0) or 1.0)
-    shared = {which: f"ffn_{which}_shexp" for which in ("gate", "up", "down")}
 
     def transform(x: Value, layer: int) -> Value:
         block = f"blk.{layer}"
         n_ff = h.integer("expert_shared_feed_forward_length", 0) or h.n_ff(layer)
+        shared = feed_forward(
+            g, x, layer,
+            gate="ffn_gate_shexp", up="ffn_up_shexp", down="ffn_down_shexp", n_ff=n_ff, scaled=False,
+        )  # fmt: skip
         opening = g.apply(g.linear(x, f"{block}.ffn_gate_inp_shexp", 1, scaled=False), "sigmoid")
-        y = g.multiply(feed_forward(g, x, layer, n_ff=n_ff, scaled=False, **shared), opening)
-        return g.add(g.experts(x, block, routing, scaled=False), y)
+        return g.add(g.experts(x, block, routing, scaled=False), g.multiply(shared, opening))
 
     x = decoder(g, g.embed(), attend, transform)
     return g.program(x, logits(g, x))
