@@ -31,6 +31,7 @@ from kquant.models.operations import (
     Scale,
     Select,
     SoftCap,
+    Temper,
     Value,
     Weight,
 )
@@ -123,7 +124,8 @@ class Graph:
         """Several linear layers with the same input: queries, keys and values; gate and up."""
         weights, outs = [], []
         for name, n_out in zip(names, n_outs or [None] * len(names), strict=True):
-            n_out, _ = self._shape(f"{name}.weight", (n_out, x.width))
+            is_vector = n_out == 1 and self._shapes.get(f"{name}.weight") == (x.width,)  # written so at times
+            n_out = 1 if is_vector else self._shape(f"{name}.weight", (n_out, x.width))[0]
             bias = self._optional(f"{name}.bias", (n_out,))
             scale = self._optional(f"{name}.scale", (1,)) if scaled else None
             weights.append(Weight(f"{name}.weight", bias, scale, bias_first))
@@ -142,14 +144,15 @@ class Graph:
         gate: str | None = "ffn_gate_exps",
         up: str = "ffn_up_exps",
         down: str = "ffn_down_exps",
+        scaled: bool = True,
     ) -> Value:
         """The experts that a token is sent to, weighted and summed.
 
         PREFIX.ffn_gate_inp.weight (n_expert, n_embd) makes the logits by which they are chosen; each has
-        matrices of its own in the stacks PREFIX.ffn_up_exps and so on.
+        matrices of its own in the stacks PREFIX.ffn_up_exps and so on.  scaled: as for `linear`.
         """
         if logits is None:
-            logits = self.linear(x, f"{prefix}.ffn_gate_inp", self.h.n_expert)
+            logits = self.linear(x, f"{prefix}.ffn_gate_inp", self.h.n_expert, scaled=False)
         n_expert = logits.width
         if not 0 < routing.n_used <= n_expert:
             raise ModelError(f"{prefix}: expected 1 to {n_expert} experts a token, got {routing.n_used}")
@@ -162,24 +165,28 @@ class Graph:
             self._shape(routing.selection_bias, (n_expert,))
         fused = f"{prefix}.ffn_gate_up_exps"
         is_fused = f"{fused}.weight" in self._shapes
-        up_weight, n_ff = self._stack(fused if is_fused else f"{prefix}.{up}", n_expert, x.width)
+        up_weight, n_ff = self._stack(
+            fused if is_fused else f"{prefix}.{up}", n_expert, x.width, scaled=scaled
+        )
         gate_weight = None
         if gate is not None and not is_fused:
-            gate_weight, _ = self._stack(f"{prefix}.{gate}", n_expert, x.width, n_ff)
+            gate_weight, _ = self._stack(f"{prefix}.{gate}", n_expert, x.width, n_ff, scaled=scaled)
         n_ff = n_ff // 2 if is_fused else n_ff
-        down_weight, width = self._stack(f"{prefix}.{down}", n_expert, n_ff)
+        down_weight, width = self._stack(f"{prefix}.{down}", n_expert, n_ff, scaled=scaled)
         out = self._value(width)
         return self._record(
             Experts(x, logits, routing, gate_weight, up_weight, down_weight, activation, is_fused, out)
         )
 
-    def _stack(self, name: str, n_expert: int, n_in: int, n_out: int | None = None) -> tuple[Weight, int]:
+    def _stack(
+        self, name: str, n_expert: int, n_in: int, n_out: int | None = None, *, scaled: bool
+    ) -> tuple[Weight, int]:
         _, n_out, _ = self._shape(f"{name}.weight", (n_expert, n_out, n_in))
         bias, scale = self._optional(f"{name}.bias", (n_expert, n_out)), f"{name}.scale"
         shape = self._shapes.get(scale, (0,))
         if shape != (0,) and shape not in ((1,), (n_expert,)):
             self._shape(scale, (n_expert,))
-        return Weight(f"{name}.weight", bias, scale if scale in self._shapes else None), n_out
+        return Weight(f"{name}.weight", bias, scale if scaled and scale in self._shapes else None), n_out
 
     # ------------------------------------------------------------ attention
 
@@ -225,6 +232,13 @@ class Graph:
                 sinks=sinks, is_causal=is_causal, out=out,
             )
         )  # fmt: skip
+
+    def temper(self, x: Value, scale: float, length: int, offset: float = 0.0) -> Value:
+        """x * (1 + scale * log(1 + floor((position + offset) / length))); x if the scale is 0.
+
+        For queries: makes attention sharper where there is much to see.
+        """
+        return self._record(Temper(x, scale, length, offset, self._value(x.width))) if scale else x
 
     # ------------------------------------------------------------ element by element
 
