@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from kquant.models.graph import Graph
-from kquant.models.operations import Activation, Value
+from kquant.models.operations import Activation, Routing, Value
+from kquant.models.rope import Rope
 
-__all__ = ["feed_forward", "logits", "queries_keys_values"]
+__all__ = ["attention", "experts_and_shared", "feed_forward", "logits", "queries_keys_values"]
 
 
 def queries_keys_values(g: Graph, x: Value, layer: int, *, fused: bool = False) -> tuple[Value, Value, Value]:
@@ -20,6 +21,30 @@ def queries_keys_values(g: Graph, x: Value, layer: int, *, fused: bool = False) 
         q, k, v = g.linears(x, names, [n_q, n_k, n_v])
     limit = h.number("attention.clamp_kqv", 0.0)
     return g.clamp(q, limit), g.clamp(k, limit), g.clamp(v, limit)
+
+
+def attention(
+    g: Graph,
+    q: Value,
+    k: Value,
+    v: Value,
+    layer: int,
+    rope: Rope | None = None,
+    *,
+    scale: float | None = None,
+    window: int = 0,
+    is_chunked: bool = False,
+    soft_cap: float = 0.0,
+    sinks: str | None = None,
+) -> Value:
+    """Queries and keys are rotated, if at all; what the heads attend to goes through `attn_output`."""
+    h = g.h
+    if rope is not None:
+        q, k = g.rotate(q, h.n_head(layer), rope), g.rotate(k, h.n_head_kv(layer), rope)
+    seen = g.attend(
+        q, k, v, layer, scale=scale, window=window, is_chunked=is_chunked, soft_cap=soft_cap, sinks=sinks
+    )
+    return g.linear(seen, f"blk.{layer}.attn_output", h.n_embd)
 
 
 def feed_forward(
@@ -52,6 +77,17 @@ def feed_forward(
         left, right = g.split(both, n_ff, n_ff)
         hidden = g.gate(left, right, activation)
     return g.linear(hidden, f"{block}.{down}", h.n_embd, scaled=scaled, bias_first=True)
+
+
+def experts_and_shared(
+    g: Graph, x: Value, layer: int, routing: Routing, n_ff_shared: int, *, scaled: bool = True
+) -> Value:
+    """Experts, and beside them, unless n_ff_shared is 0, a feed-forward network for every token."""
+    chosen = g.experts(x, f"blk.{layer}", routing, scaled=scaled)
+    if not n_ff_shared:
+        return chosen
+    names = {which: f"ffn_{which}_shexp" for which in ("gate", "up", "down")}
+    return g.add(chosen, feed_forward(g, x, layer, n_ff=n_ff_shared, scaled=scaled, **names))
 
 
 def logits(g: Graph, x: Value) -> Value:

@@ -142,14 +142,15 @@ class Graph:
         gate: str | None = "ffn_gate_exps",
         up: str = "ffn_up_exps",
         down: str = "ffn_down_exps",
+        scaled: bool = True,
     ) -> Value:
         """The experts that a token is sent to, weighted and summed.
 
         PREFIX.ffn_gate_inp.weight (n_expert, n_embd) makes the logits by which they are chosen; each has
-        matrices of its own in the stacks PREFIX.ffn_up_exps and so on.
+        matrices of its own in the stacks PREFIX.ffn_up_exps and so on.  scaled: as for `linear`.
         """
         if logits is None:
-            logits = self.linear(x, f"{prefix}.ffn_gate_inp", self.h.n_expert)
+            logits = self.linear(x, f"{prefix}.ffn_gate_inp", self.h.n_expert, scaled=False)
         n_expert = logits.width
         if not 0 < routing.n_used <= n_expert:
             raise ModelError(f"{prefix}: expected 1 to {n_expert} experts a token, got {routing.n_used}")
@@ -162,24 +163,28 @@ class Graph:
             self._shape(routing.selection_bias, (n_expert,))
         fused = f"{prefix}.ffn_gate_up_exps"
         is_fused = f"{fused}.weight" in self._shapes
-        up_weight, n_ff = self._stack(fused if is_fused else f"{prefix}.{up}", n_expert, x.width)
+        up_weight, n_ff = self._stack(
+            fused if is_fused else f"{prefix}.{up}", n_expert, x.width, scaled=scaled
+        )
         gate_weight = None
         if gate is not None and not is_fused:
-            gate_weight, _ = self._stack(f"{prefix}.{gate}", n_expert, x.width, n_ff)
+            gate_weight, _ = self._stack(f"{prefix}.{gate}", n_expert, x.width, n_ff, scaled=scaled)
         n_ff = n_ff // 2 if is_fused else n_ff
-        down_weight, width = self._stack(f"{prefix}.{down}", n_expert, n_ff)
+        down_weight, width = self._stack(f"{prefix}.{down}", n_expert, n_ff, scaled=scaled)
         out = self._value(width)
         return self._record(
             Experts(x, logits, routing, gate_weight, up_weight, down_weight, activation, is_fused, out)
         )
 
-    def _stack(self, name: str, n_expert: int, n_in: int, n_out: int | None = None) -> tuple[Weight, int]:
+    def _stack(
+        self, name: str, n_expert: int, n_in: int, n_out: int | None = None, *, scaled: bool
+    ) -> tuple[Weight, int]:
         _, n_out, _ = self._shape(f"{name}.weight", (n_expert, n_out, n_in))
         bias, scale = self._optional(f"{name}.bias", (n_expert, n_out)), f"{name}.scale"
         shape = self._shapes.get(scale, (0,))
         if shape != (0,) and shape not in ((1,), (n_expert,)):
             self._shape(scale, (n_expert,))
-        return Weight(f"{name}.weight", bias, scale if scale in self._shapes else None), n_out
+        return Weight(f"{name}.weight", bias, scale if scaled and scale in self._shapes else None), n_out
 
     # ------------------------------------------------------------ attention
 
