@@ -1,12 +1,71 @@
-"""What most architectures share: queries, keys and values of an attention; feed-forward networks."""
+"""What most architectures share: queries, keys and values of an attention; feed-forward networks; layers."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from kquant.models.graph import Graph
 from kquant.models.operations import Activation, Routing, Value
 from kquant.models.rope import Rope
 
-__all__ = ["attention", "experts_and_shared", "feed_forward", "logits", "queries_keys_values"]
+__all__ = [
+    "attention",
+    "decoder",
+    "experts_and_shared",
+    "feed_forward",
+    "logits",
+    "plain_decoder",
+    "queries_keys_values",
+]
+
+
+def decoder(
+    g: Graph,
+    x: Value,
+    attend: Callable[[Value, int], Value],
+    transform: Callable[[Value, int], Value],
+    *,
+    norm: Callable[[Value, str], Value] | None = None,
+    names: tuple[str, str] = ("attn_norm", "ffn_norm"),
+    residual: float = 1.0,
+) -> Value:
+    """x + attend(norm(x)), then x + transform(norm(x)), for each layer; and a last norm.
+
+    Args:
+        g: The graph.
+        x: Embeddings.
+        attend: Of a value and the number of the layer, its attention.
+        transform: Likewise, its feed-forward network, or experts.
+        norm: Of a value and the name of its weight; RMS norm by default.
+        names: Of the two norms of a layer.
+        residual: What is added to x is multiplied with it.
+    """
+    norm = norm or g.rms_norm
+    for layer in range(g.h.n_layer):
+        for name, part in zip(names, (attend, transform), strict=True):
+            x = g.add(g.scale(part(norm(x, f"blk.{layer}.{name}"), layer), residual), x)
+    return norm(g.select(x), "output_norm")
+
+
+def plain_decoder(
+    g: Graph,
+    x: Value,
+    rope: Rope | None,
+    activation: Activation = "silu",
+    *,
+    gate: str | None = "ffn_gate",
+    norm: Callable[[Value, str], Value] | None = None,
+    names: tuple[str, str] = ("attn_norm", "ffn_norm"),
+) -> Value:
+    """A decoder whose attention and feed-forward network have nothing special; they are Llama's by default."""
+
+    def attend(x: Value, layer: int) -> Value:
+        return attention(g, *queries_keys_values(g, x, layer), layer, rope)
+
+    def transform(x: Value, layer: int) -> Value:
+        return feed_forward(g, x, layer, activation, gate=gate, scaled=False)
+
+    return decoder(g, x, attend, transform, norm=norm, names=names)
 
 
 def queries_keys_values(g: Graph, x: Value, layer: int, *, fused: bool = False) -> tuple[Value, Value, Value]:

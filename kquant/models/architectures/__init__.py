@@ -8,14 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kquant.models.architectures.arcee import arcee
+from kquant.models.architectures.bert import bert, jina_bert_v2, nomic_bert
 from kquant.models.architectures.cohere import cohere2, command_r
+from kquant.models.architectures.dbrx import dbrx
+from kquant.models.architectures.deci import deci
+from kquant.models.architectures.dots1 import dots1
+from kquant.models.architectures.ernie4_5 import ernie4_5, ernie4_5_moe
 from kquant.models.architectures.exaone4 import exaone4
 from kquant.models.architectures.gemma import gemma, gemma2, gemma3
+from kquant.models.architectures.glm import chatglm, glm4
 from kquant.models.architectures.gpt_oss import gpt_oss
 from kquant.models.architectures.granite import granite
+from kquant.models.architectures.grok import grok
+from kquant.models.architectures.hunyuan import hunyuan_dense, hunyuan_moe
 from kquant.models.architectures.internlm2 import internlm2
 from kquant.models.architectures.llama import llama
 from kquant.models.architectures.olmo import olmo, olmo2, olmoe
+from kquant.models.architectures.openelm import openelm
+from kquant.models.architectures.seed_oss import seed_oss
 from kquant.models.architectures.smollm3 import smollm3
 from kquant.models.graph import Graph
 from kquant.models.operations import Program
@@ -23,19 +34,35 @@ from kquant.models.operations import Program
 __all__ = ["ARCHITECTURES"]
 
 ARCHITECTURES: dict[str, Callable[[Graph], Program]] = {
+    "arcee": arcee,
+    "bert": bert,
+    "chatglm": chatglm,
     "cohere2": cohere2,
     "command-r": command_r,
+    "dbrx": dbrx,
+    "deci": deci,
+    "dots1": dots1,
+    "ernie4_5": ernie4_5,
+    "ernie4_5-moe": ernie4_5_moe,
     "exaone4": exaone4,
     "gemma": gemma,
     "gemma2": gemma2,
     "gemma3": gemma3,
+    "glm4": glm4,
     "gpt-oss": gpt_oss,
     "granite": granite,
     "granitemoe": granite,
+    "grok": grok,
+    "hunyuan-dense": hunyuan_dense,
+    "hunyuan-moe": hunyuan_moe,
     "internlm2": internlm2,
+    "jina-bert-v2": jina_bert_v2,
     "llama": llama,
+    "nomic-bert": nomic_bert,
     "olmo": olmo,
     "olmo2": olmo2,
     "olmoe": olmoe,
+    "openelm": openelm,
+    "seed_oss": seed_oss,
     "smollm3": smollm3,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from kquant.models.blocks import attention, feed_forward, logits, queries_keys_values
+from kquant.models.blocks import attention, feed_forward, logits, plain_decoder, queries_keys_values
 from kquant.models.graph import Graph
 from kquant.models.operations import Program
 
@@ -17,15 +17,8 @@ __all__ = ["gemma", "gemma2", "gemma3"]
 
 def gemma(g: Graph) -> Program:
     """As Llama, with scaled embeddings and GELU as the gate."""
-    h, rope = g.h, g.h.rope("halves", context=g.context)
-    x = g.scale(g.embed(), math.sqrt(h.n_embd))
-    for layer in range(h.n_layer):
-        block = f"blk.{layer}"
-        q, k, v = queries_keys_values(g, g.rms_norm(x, f"{block}.attn_norm"), layer)
-        x = g.add(attention(g, q, k, v, layer, rope), x)
-        y = g.rms_norm(x, f"{block}.ffn_norm")
-        x = g.add(feed_forward(g, y, layer, "gelu", scaled=False), x)
-    x = g.rms_norm(g.select(x), "output_norm")
+    rope = g.h.rope("halves", context=g.context)
+    x = plain_decoder(g, g.scale(g.embed(), math.sqrt(g.h.n_embd)), rope, "gelu")
     return g.program(x, logits(g, x))
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kquant.models.blocks import attention, logits, queries_keys_values
+from kquant.models.blocks import attention, decoder, logits, queries_keys_values
 from kquant.models.graph import Graph
-from kquant.models.operations import Program, Routing
+from kquant.models.operations import Program, Routing, Value
 
 __all__ = ["gpt_oss"]
 
@@ -19,17 +19,16 @@ def gpt_oss(g: Graph) -> Program:
     h, rope = g.h, g.h.rope("halves", context=g.context)
     local = replace(rope, base=h.number("rope.freq_base_swa", rope.base))
     window = h.integer("attention.sliding_window", least=1, most=1 << 31)
-    x = g.embed()
-    for layer in range(h.n_layer):
-        block, slides = f"blk.{layer}", h.slides(layer, 2)
-        q, k, v = queries_keys_values(g, g.rms_norm(x, f"{block}.attn_norm"), layer)
-        y = attention(
-            g, q, k, v, layer, local if slides else rope,
-            window=window if slides else 0, sinks=f"{block}.attn_sinks.weight",
-        )  # fmt: skip
-        x = g.add(y, x)
-        y = g.rms_norm(x, f"{block}.post_attention_norm")
+
+    def attend(x: Value, layer: int) -> Value:
+        qkv, sinks = queries_keys_values(g, x, layer), f"blk.{layer}.attn_sinks.weight"
+        if h.slides(layer, 2):
+            return attention(g, *qkv, layer, local, window=window, sinks=sinks)
+        return attention(g, *qkv, layer, rope, sinks=sinks)
+
+    def transform(x: Value, layer: int) -> Value:
         routing = Routing(h.n_expert_used, "softmax_of_chosen")
-        x = g.add(g.experts(y, block, routing, "oai", scaled=False), x)
-    x = g.rms_norm(g.select(x), "output_norm")
+        return g.experts(x, f"blk.{layer}", routing, "oai", scaled=False)
+
+    x = decoder(g, g.embed(), attend, transform, names=("attn_norm", "post_attention_norm"))
     return g.program(x, logits(g, x))

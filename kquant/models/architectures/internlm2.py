@@ -5,7 +5,7 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/internlm2.c
 
 from __future__ import annotations
 
-from kquant.models.blocks import attention, feed_forward, logits, queries_keys_values
+from kquant.models.blocks import logits, plain_decoder
 from kquant.models.graph import Graph
 from kquant.models.operations import Program
 
@@ -14,12 +14,6 @@ __all__ = ["internlm2"]
 
 def internlm2(g: Graph) -> Program:
     """As Llama."""
-    h, rope = g.h, g.h.rope("adjacent", context=g.context)
-    x = g.embed()
-    for layer in range(h.n_layer):
-        block = f"blk.{layer}"
-        q, k, v = queries_keys_values(g, g.rms_norm(x, f"{block}.attn_norm"), layer)
-        x = g.add(attention(g, q, k, v, layer, rope), x)
-        x = g.add(feed_forward(g, g.rms_norm(x, f"{block}.ffn_norm"), layer, scaled=False), x)
-    x = g.rms_norm(g.select(x), "output_norm")
+    rope = g.h.rope("adjacent", context=g.context)
+    x = plain_decoder(g, g.embed(), rope)
     return g.program(x, logits(g, x))

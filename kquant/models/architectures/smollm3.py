@@ -5,21 +5,23 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/smollm3.cpp
 
 from __future__ import annotations
 
-from kquant.models.blocks import attention, feed_forward, logits, queries_keys_values
+from kquant.models.blocks import attention, decoder, feed_forward, logits, queries_keys_values
 from kquant.models.graph import Graph
-from kquant.models.operations import Program
+from kquant.models.operations import Program, Value
 
 __all__ = ["smollm3"]
 
 
 def smollm3(g: Graph) -> Program:
     """As Llama; every fourth layer does not rotate."""
-    h, rope = g.h, g.h.rope("adjacent", context=g.context)
-    x = g.embed()
-    for layer in range(h.n_layer):
-        block = f"blk.{layer}"
-        q, k, v = queries_keys_values(g, g.rms_norm(x, f"{block}.attn_norm"), layer)
-        x = g.add(attention(g, q, k, v, layer, rope if (layer + 1) % 4 else None), x)
-        x = g.add(feed_forward(g, g.rms_norm(x, f"{block}.ffn_norm"), layer, scaled=False), x)
-    x = g.rms_norm(g.select(x), "output_norm")
+    rope = g.h.rope("adjacent", context=g.context)
+
+    def attend(x: Value, layer: int) -> Value:
+        qkv = queries_keys_values(g, x, layer)
+        return attention(g, *qkv, layer, rope if (layer + 1) % 4 else None)
+
+    def transform(x: Value, layer: int) -> Value:
+        return feed_forward(g, x, layer, scaled=False)
+
+    x = decoder(g, g.embed(), attend, transform)
     return g.program(x, logits(g, x))
