@@ -13,7 +13,7 @@
     │   ├── GGUFTruncatedError  it ends before what its header promises
     │   └── GGUFLimitError      a count, length or nesting beyond kquant's limits
     ├── ImatrixError            an importance matrix that cannot be read or does not fit   (also ValueError)
-    ├── ModelError              a file that cannot be run: lacks a tensor, has another shape   (also ValueError)
+    ├── ModelError              a file that cannot be run, such as one without a tensor  (also ValueError)
     ├── ManifestError           a file that is no manifest of hashes                (also ValueError)
     ├── OptionError             options that contradict each other or the model     (also ValueError)
     ├── MissingDependencyError  an optional package that is not installed           (also ImportError)

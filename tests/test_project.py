@@ -189,6 +189,7 @@ LAYERS = [
     ({"imatrix"}, FOUNDATION | {"gguf"}),
     ({"planning"}, FOUNDATION | {"gguf", "policy", "imatrix", "formats"}),  # which types have a format
     ({"model"}, FOUNDATION | {"gguf", "arrays"}),
+    ({"tokenizers"}, FOUNDATION | {"gguf"}),
     ({"convert"}, FOUNDATION | {"kernels", "formats", "arrays", "gguf", "imatrix", "planning"}),
     ({"analysis"}, FOUNDATION | {"kernels", "formats", "arrays", "gguf", "policy", "imatrix", "planning"}),
     ({"reporting"}, FOUNDATION | {"gguf", "policy", "analysis", ""}),  # "": the version
@@ -257,3 +258,4 @@ def test_imports_run_one_way(path: Path) -> None:
     assert own == "kernels" or not others & {"numba", "llvmlite"}
     assert own == "cli" or not others & {"click", "rich"}
     assert own == "reporting" or not others & {"altair", "vl_convert", "jinja2"}
+    assert own == "tokenizers" or "tokenizers" not in others

@@ -1,7 +1,7 @@
 """What the graph of an architecture may say: each method records an operation and returns its value.
 
-An architecture is a function of a `Graph` and of `Hyperparameters`; see `kquant.models.architectures`.  Shapes of
-tensors are checked while it is recorded, before any work starts.
+An architecture is a function of a `Graph`; see `kquant.models.architectures`.  Shapes of tensors are checked
+while it is recorded, before any work starts.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Graph:
     def linear(
         self, x: Value, name: str, n_out: int | None = None, *, scaled: bool = True, bias_first: bool = False
     ) -> Value:
-        """The rows of NAME.weight (n_out, width) times x, times NAME.scale, plus NAME.bias, if there are such.
+        """The rows of NAME.weight (n_out, width) times x, times NAME.scale, plus NAME.bias, if there.
 
         scaled: Whether a tensor NAME.scale is heeded.
         bias_first: The bias is added before the scale multiplies.

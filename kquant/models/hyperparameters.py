@@ -188,7 +188,8 @@ class Hyperparameters:
         kind = self.text("rope.scaling.type", "linear")
         if kind not in ("none", "linear", "yarn", "longrope"):
             raise ModelError(
-                f"{self.architecture}.rope.scaling.type: expected none, linear, yarn or longrope, got {kind!r}"
+                f"{self.architecture}.rope.scaling.type: expected none, linear, yarn or longrope, "
+                f"got {kind!r:.40}"
             )
         factor = self.number("rope.scaling.factor", 0.0) or self.number("rope.scale_linear", 0.0) or 1.0
         original = self.integer("rope.scaling.original_context_length", self.n_ctx_train, most=1 << 31)

@@ -1,7 +1,7 @@
 """The operations that a program consists of, and the values that they pass on.
 
-A value is float32 (n_tokens, width).  Tensors are named as in the file.  What an operation computes is told by
-the method of `kquant.models.graph.Graph` that records it; `kquant.runtime.interpreter` does it.
+A value is float32 (n_tokens, width).  Tensors are named as in the file.  The methods of
+`kquant.models.graph.Graph`, which record operations, tell what each computes.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ class Embed:
 
 @dataclass(frozen=True)
 class Normalize:
+    """Each of `heads` parts of a row, divided by its root mean square."""
+
     x: Value
     kind: Literal["rms", "layer"]
     weight: str | None
@@ -94,6 +96,8 @@ class Linear:
 
 @dataclass(frozen=True)
 class Part:
+    """Some elements of each row."""
+
     x: Value
     start: int
     out: Value
@@ -101,6 +105,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Rotate:
+    """Rotary position embedding of each head."""
+
     x: Value
     heads: int
     rope: Rope
@@ -109,6 +115,8 @@ class Rotate:
 
 @dataclass(frozen=True)
 class Attend:
+    """Keys and values to the cache, and the attention of each head."""
+
     q: Value
     k: Value
     v: Value
@@ -130,6 +138,8 @@ class Attend:
 
 @dataclass(frozen=True)
 class Add:
+    """x + y."""
+
     x: Value
     y: Value
     out: Value
@@ -137,6 +147,8 @@ class Add:
 
 @dataclass(frozen=True)
 class Multiply:
+    """x * y."""
+
     x: Value
     y: Value
     """As wide as x, or one number a token."""
@@ -145,6 +157,8 @@ class Multiply:
 
 @dataclass(frozen=True)
 class Scale:
+    """x times, or divided by, a factor."""
+
     x: Value
     factor: float | str
     """A number, or a tensor (width,)."""
@@ -154,6 +168,8 @@ class Scale:
 
 @dataclass(frozen=True)
 class Apply:
+    """An activation function of each element."""
+
     x: Value
     activation: Activation
     out: Value
@@ -180,6 +196,8 @@ class SoftCap:
 
 @dataclass(frozen=True)
 class Clamp:
+    """Elements between -limit and limit."""
+
     x: Value
     limit: float
     out: Value
@@ -214,6 +232,8 @@ class Routing:
 
 @dataclass(frozen=True)
 class Experts:
+    """The experts that each token is sent to, weighted and summed."""
+
     x: Value
     logits: Value
     """(n_tokens, n_expert)."""
@@ -256,3 +276,8 @@ class Program:
     """What the last layer makes of each token: after the last norm."""
     logits: Value | None
     """None for models that only embed."""
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no token sees those after it, so that a text can be read piece by piece."""
+        return all(o.is_causal for o in self.operations if isinstance(o, Attend))

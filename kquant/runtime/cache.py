@@ -1,7 +1,7 @@
 """The keys and values of a sequence, packed in a tensor type of choice.
 
-A row holds those of all heads of one token in one layer; the rows of a layer lie side by side, and grow with the
-sequence, so that a large context costs memory only when it is used.
+A row holds those of all heads of one token in one layer; the rows of a layer lie side by side.  Memory grows
+with the sequence, so that a large context costs nothing until it is used.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Cache:
             for tensor_type, width, what in zip(self.types, pair, ("keys", "values"), strict=True):
                 if width % tensor_type.block_size:
                     raise ModelError(
-                        f"layer {layer}: expected {what} in whole blocks of {tensor_type.block_size} elements "
-                        f"for a cache of {tensor_type.name}, got {width} elements a token"
+                        f"layer {layer}: expected {what} in blocks of {tensor_type.block_size} for a cache "
+                        f"of {tensor_type.name}, got {width} elements a token"
                     )
         self._rows = [[np.empty((0, t.row_bytes(n)), np.uint8) for t, n in zip(self.types, pair, strict=True)]
                       for pair in widths]  # fmt: skip

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from kquant.models.operations import Activation
 from kquant.models.rope import Rope
@@ -27,7 +26,7 @@ __all__ = [
     "softmax",
 ]
 
-_Floats: TypeAlias = npt.NDArray[Any]  # of float32
+_Floats: TypeAlias = Any  # an array of float32; NumPy's operators are typed for float64
 
 OAI_ALPHA, OAI_LIMIT = np.float32(1.702), np.float32(7.0)
 """gpt-oss's swish."""

@@ -44,7 +44,7 @@ from kquant.runtime.watching import Watcher
 
 __all__ = ["Interpreter"]
 
-_Floats: TypeAlias = npt.NDArray[Any]  # of float32
+_Floats: TypeAlias = Any  # an array of float32; NumPy's operators are typed for float64
 _Ints = npt.NDArray[np.intp]
 
 KEPT = 1 << 24
