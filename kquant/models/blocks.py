@@ -16,6 +16,7 @@ __all__ = [
     "logits",
     "plain_decoder",
     "queries_keys_values",
+    "self_attention",
 ]
 
 
@@ -57,10 +58,10 @@ def plain_decoder(
     norm: Callable[[Value, str], Value] | None = None,
     names: tuple[str, str] = ("attn_norm", "ffn_norm"),
 ) -> Value:
-    """A decoder whose attention and feed-forward network have nothing special; they are Llama's by default."""
+    """A decoder whose attention and feed-forward network are the usual ones; Llama's by default."""
 
     def attend(x: Value, layer: int) -> Value:
-        return attention(g, *queries_keys_values(g, x, layer), layer, rope)
+        return self_attention(g, x, layer, rope)
 
     def transform(x: Value, layer: int) -> Value:
         return feed_forward(g, x, layer, activation, gate=gate, scaled=False)
@@ -94,6 +95,7 @@ def attention(
     window: int = 0,
     is_chunked: bool = False,
     soft_cap: float = 0.0,
+    max_alibi_bias: float = 0.0,
     sinks: str | None = None,
 ) -> Value:
     """Queries and keys are rotated, if at all; what the heads attend to goes through `attn_output`."""
@@ -101,9 +103,25 @@ def attention(
     if rope is not None:
         q, k = g.rotate(q, h.n_head(layer), rope), g.rotate(k, h.n_head_kv(layer), rope)
     seen = g.attend(
-        q, k, v, layer, scale=scale, window=window, is_chunked=is_chunked, soft_cap=soft_cap, sinks=sinks
-    )
+        q, k, v, layer,
+        scale=scale, window=window, is_chunked=is_chunked, soft_cap=soft_cap,
+        max_alibi_bias=max_alibi_bias, sinks=sinks,
+    )  # fmt: skip
     return g.linear(seen, f"blk.{layer}.attn_output", h.n_embd)
+
+
+def self_attention(
+    g: Graph,
+    x: Value,
+    layer: int,
+    rope: Rope | None = None,
+    *,
+    scale: float | None = None,
+    max_alibi_bias: float = 0.0,
+) -> Value:
+    """Queries, keys and values of x, and their `attention`."""
+    qkv = queries_keys_values(g, x, layer)
+    return attention(g, *qkv, layer, rope, scale=scale, max_alibi_bias=max_alibi_bias)
 
 
 def feed_forward(
@@ -145,8 +163,11 @@ def experts_and_shared(
     chosen = g.experts(x, f"blk.{layer}", routing, scaled=scaled)
     if not n_ff_shared:
         return chosen
-    names = {which: f"ffn_{which}_shexp" for which in ("gate", "up", "down")}
-    return g.add(chosen, feed_forward(g, x, layer, n_ff=n_ff_shared, scaled=scaled, **names))
+    shared = feed_forward(
+        g, x, layer,
+        gate="ffn_gate_shexp", up="ffn_up_shexp", down="ffn_down_shexp", n_ff=n_ff_shared, scaled=scaled,
+    )  # fmt: skip
+    return g.add(chosen, shared)
 
 
 def logits(g: Graph, x: Value) -> Value:

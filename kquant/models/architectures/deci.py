@@ -20,7 +20,7 @@ def deci(g: Graph) -> Program:
         block = f"blk.{layer}"
         if g.has(f"{block}.attn_norm.weight"):
             y = g.rms_norm(x, f"{block}.attn_norm")
-            if h.n_head_kv(layer):
+            if h.per_layer("attention.head_count_kv", layer, 0):
                 y = attention(g, *queries_keys_values(g, y, layer), layer, rope)
             else:
                 y = g.linear(y, f"{block}.attn_output", h.n_embd, scaled=False)

@@ -6,13 +6,11 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/ernie4-5.cp
 from __future__ import annotations
 
 from kquant.models.blocks import (
-    attention,
     decoder,
     experts_and_shared,
     feed_forward,
     logits,
     plain_decoder,
-    queries_keys_values,
 )
 from kquant.models.graph import Graph
 from kquant.models.operations import Program, Routing, Value
@@ -33,7 +31,7 @@ def ernie4_5_moe(g: Graph) -> Program:
     n_ff_shared = h.integer("expert_shared_feed_forward_length", 0)
 
     def attend(x: Value, layer: int) -> Value:
-        return attention(g, *queries_keys_values(g, x, layer), layer, rope)
+        return self_attention(g, x, layer, rope)
 
     def transform(x: Value, layer: int) -> Value:
         if layer < n_dense or (layer + 1) % step:

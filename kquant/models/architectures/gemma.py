@@ -38,7 +38,7 @@ def gemma2(g: Graph) -> Program:
 
 
 def gemma3(g: Graph) -> Program:
-    """As Gemma 2, with norms of queries and keys in place of the cap, and a rotation of its own in windows."""
+    """As Gemma 2, with norms of queries and keys in place of the cap; layers with a window rotate faster."""
     h = g.h
     return _gemma(
         g,
@@ -65,7 +65,7 @@ def _gemma(
 ) -> Program:
     h, rope = g.h, g.h.rope("halves", context=g.context)
     local = replace(rope, base=local_base, scale=rope.scale if local_scale is None else local_scale)
-    # the largest model of each generation, known by its layers, scales by the width of a head before projection
+    # the largest model, known by its layers, is scaled as if heads were not wider than their share
     scale = 1 / math.sqrt(h.n_embd // h.n_head(0) if h.n_layer == deepest else h.head_size)
     x = g.scale(g.embed(), math.sqrt(h.n_embd))
     for layer in range(h.n_layer):

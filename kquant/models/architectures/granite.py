@@ -6,12 +6,10 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/granite.cpp
 from __future__ import annotations
 
 from kquant.models.blocks import (
-    attention,
     decoder,
     experts_and_shared,
     feed_forward,
     logits,
-    queries_keys_values,
 )
 from kquant.models.graph import Graph
 from kquant.models.operations import Program, Routing, Value
@@ -27,7 +25,7 @@ def granite(g: Graph) -> Program:
     n_ff_shared = h.integer("expert_shared_feed_forward_length", 0)
 
     def attend(x: Value, layer: int) -> Value:
-        return attention(g, *queries_keys_values(g, x, layer), layer, rope)
+        return self_attention(g, x, layer, rope)
 
     def transform(x: Value, layer: int) -> Value:
         if h.n_expert:
