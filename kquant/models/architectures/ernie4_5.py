@@ -11,6 +11,7 @@ from kquant.models.blocks import (
     feed_forward,
     logits,
     plain_decoder,
+    self_attention,
 )
 from kquant.models.graph import Graph
 from kquant.models.operations import Program, Routing, Value

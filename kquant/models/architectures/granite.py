@@ -10,6 +10,7 @@ from kquant.models.blocks import (
     experts_and_shared,
     feed_forward,
     logits,
+    self_attention,
 )
 from kquant.models.graph import Graph
 from kquant.models.operations import Program, Routing, Value
