@@ -31,6 +31,7 @@ from kquant.models.operations import (
     Scale,
     Select,
     SoftCap,
+    Temper,
     Value,
     Weight,
 )
@@ -123,7 +124,8 @@ class Graph:
         """Several linear layers with the same input: queries, keys and values; gate and up."""
         weights, outs = [], []
         for name, n_out in zip(names, n_outs or [None] * len(names), strict=True):
-            n_out, _ = self._shape(f"{name}.weight", (n_out, x.width))
+            is_vector = n_out == 1 and self._shapes.get(f"{name}.weight") == (x.width,)  # written so at times
+            n_out = 1 if is_vector else self._shape(f"{name}.weight", (n_out, x.width))[0]
             bias = self._optional(f"{name}.bias", (n_out,))
             scale = self._optional(f"{name}.scale", (1,)) if scaled else None
             weights.append(Weight(f"{name}.weight", bias, scale, bias_first))
@@ -232,6 +234,13 @@ class Graph:
                 sinks=sinks, is_causal=is_causal, out=out,
             )
         )  # fmt: skip
+
+    def temper(self, x: Value, scale: float, length: int, offset: float = 0.0) -> Value:
+        """x * (1 + scale * log(1 + floor((position + offset) / length))); x if the scale is 0.
+
+        For queries: makes attention sharper where there is much to see.
+        """
+        return self._record(Temper(x, scale, length, offset, self._value(x.width))) if scale else x
 
     # ------------------------------------------------------------ element by element
 

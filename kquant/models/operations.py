@@ -31,12 +31,14 @@ __all__ = [
     "Scale",
     "Select",
     "SoftCap",
+    "Temper",
     "Value",
     "Weight",
 ]
 
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_erf", "relu", "relu_squared", "tanh", "sigmoid", "oai"]
-"""`gelu` is the approximation with tanh; `oai` is gpt-oss's swish, which clamps both operands of a gate."""
+"""`gelu` is the approximation with tanh, as ggml has it in F16; `oai` is gpt-oss's swish, which clamps both
+operands of a gate."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Weight:
     """A matrix of a linear layer, and what is added to and multiplied with its products."""
 
     matrix: str
-    """Shape (n_out, n_in), or (n_expert, n_out, n_in)."""
+    """Shape (n_out, n_in), or (n_expert, n_out, n_in); (n_in,) is one row."""
     bias: str | None = None
     """(n_out,), or (n_expert, n_out)."""
     scale: str | None = None
@@ -133,6 +135,17 @@ class Attend:
     sinks: str | None
     """(n_head,): what takes part in the softmax, and adds nothing."""
     is_causal: bool
+    out: Value
+
+
+@dataclass(frozen=True)
+class Temper:
+    """What grows with the position, in steps of `length` tokens."""
+
+    x: Value
+    scale: float
+    length: int
+    offset: float
     out: Value
 
 
@@ -254,6 +267,7 @@ Operation: TypeAlias = (
     | Part
     | Rotate
     | Attend
+    | Temper
     | Add
     | Multiply
     | Scale

@@ -62,8 +62,7 @@ def activate(activation: Activation, x: _Floats) -> _Floats:
     if activation == "silu":
         return x * sigmoid(x)
     if activation == "gelu":
-        inner = np.float32(math.sqrt(2 / math.pi)) * x * (np.float32(1) + np.float32(0.044715) * x * x)
-        return np.float32(0.5) * x * (np.float32(1) + np.tanh(inner))
+        return _gelu(x)
     if activation == "gelu_erf":
         return np.float32(0.5) * x * (np.float32(1) + erf(x * np.float32(math.sqrt(0.5))))
     if activation == "relu":
@@ -83,6 +82,14 @@ def gated(activation: Activation, gate: _Floats, up: _Floats) -> _Floats:
         y = np.clip(up, -OAI_LIMIT, OAI_LIMIT)
         return x * sigmoid(OAI_ALPHA * x) * (y + np.float32(1))
     return activate(activation, gate) * up
+
+
+def _gelu(x: _Floats) -> _Floats:
+    """Between -10 and 10 to the accuracy of F16: ggml looks it up in a table of F16 numbers."""
+    half = np.clip(x, np.float32(-10), np.float32(10)).astype(np.float16).astype(np.float32)
+    inner = np.float32(math.sqrt(2 / math.pi)) * half * (np.float32(1) + np.float32(0.044715) * half * half)
+    y = (np.float32(0.5) * half * (np.float32(1) + np.tanh(inner))).astype(np.float16).astype(np.float32)
+    return np.where(x <= -10, np.float32(0), np.where(x >= 10, x, y))
 
 
 def erf(x: _Floats) -> _Floats:

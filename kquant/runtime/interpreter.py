@@ -32,6 +32,7 @@ from kquant.models.operations import (
     Scale,
     Select,
     SoftCap,
+    Temper,
     Value,
     Weight,
 )
@@ -82,6 +83,7 @@ class Interpreter:
             Part: lambda run, o: run[o.x][:, o.start : o.start + o.out.width],
             Rotate: self._rotate,
             Attend: self._attend,
+            Temper: self._temper,
             Add: lambda run, o: run[o.x] + run[o.y],
             Multiply: lambda run, o: run[o.x] * run[o.y],
             Scale: self._scale,
@@ -138,6 +140,11 @@ class Interpreter:
             found = self._packed.setdefault(name, self._source[name])
         return found
 
+    def _matrix(self, name: str) -> QuantizedTensor:
+        """A tensor of two axes: a vector is one row."""
+        found = self._tensor(name)
+        return found if found.ndim > 1 else QuantizedTensor(found.data[None], found.type, name)
+
     def _values(self, name: str) -> _Floats:
         """A small tensor, unpacked."""
         found = self._small.get(name)
@@ -173,7 +180,7 @@ class Interpreter:
         if self._watcher is not None:
             for weight in o.weights:
                 self._watcher(weight.matrix, x, None)
-        made = self._products(x, [self._tensor(weight.matrix) for weight in o.weights])
+        made = self._products(x, [self._matrix(weight.matrix) for weight in o.weights])
         return [self._finished(y, weight) for y, weight in zip(made, o.weights, strict=True)]
 
     def _finished(self, y: _Floats, weight: Weight) -> _Floats:
@@ -247,6 +254,10 @@ class Interpreter:
                 q[i], k[some], v[some], o.scale, o.soft_cap, slopes * -np.abs(distances), sinks
             ).ravel()
         return out
+
+    def _temper(self, run: _Run, o: Temper) -> _Floats:
+        steps = np.floor((run.positions + o.offset) / o.length)
+        return run[o.x] * (1 + o.scale * np.log1p(steps)).astype(np.float32)[:, None]
 
     def _scale(self, run: _Run, o: Scale) -> _Floats:
         factor = self._values(o.factor) if isinstance(o.factor, str) else np.float32(o.factor)

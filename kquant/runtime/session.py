@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -118,10 +120,10 @@ class Session:
         Raises `OptionError` if the file is of another model, or none of a session, and `OSError`.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 saved = {name: archive[name] for name in archive.files}
             about, tokens = saved["kquant_session"].tolist(), checked_ids(saved["tokens"], self._n_vocab)
-        except (ValueError, KeyError, EOFError, OptionError) as error:
+        except (ValueError, KeyError, EOFError, BadZipFile, OptionError) as error:
             raise OptionError(f"{path}: expected a session that kquant has saved, got {error}") from None
         expected = [self._model, *(t.name for t in self.cache.types)]
         if about != expected:
