@@ -146,13 +146,13 @@ def feed_forward(
     if gate is None:
         up_x = g.linear(x, f"{block}.{up}", n_ff, scaled=scaled, bias_first=True)
         hidden = g.apply(up_x, activation)
-    elif g.has(f"{block}.{gate}.weight"):
-        names = [f"{block}.{gate}", f"{block}.{up}"]
-        left, right = g.linears(x, names, [n_ff, n_ff], scaled=scaled, bias_first=True)
-        hidden = g.gate(left, right, activation)
-    else:
+    elif not g.has(f"{block}.{gate}.weight") and g.rows(f"{block}.{up}.weight") == 2 * n_ff:
         both = g.linear(x, f"{block}.{up}", 2 * n_ff, scaled=scaled, bias_first=True)
         left, right = g.split(both, n_ff, n_ff)
+        hidden = g.gate(left, right, activation)
+    else:
+        names = [f"{block}.{gate}", f"{block}.{up}"]
+        left, right = g.linears(x, names, [n_ff, n_ff], scaled=scaled, bias_first=True)
         hidden = g.gate(left, right, activation)
     return g.linear(hidden, f"{block}.{down}", h.n_embd, scaled=scaled, bias_first=True)
 

@@ -301,6 +301,10 @@ class Graph:
         """Whether the file has a tensor."""
         return name in self._shapes
 
+    def rows(self, name: str) -> int:
+        """Those of a tensor; 0 if the file has none of the name."""
+        return self._shapes.get(name, (0,))[0]
+
     def program(self, embedding: Value, logits: Value | None) -> Program:
         """All that was recorded."""
         return Program(tuple(self._operations), self._n_values, embedding, logits)
