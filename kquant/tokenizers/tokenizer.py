@@ -20,7 +20,6 @@ from kquant.tokenizers.vocabulary import (
     CONTROL,
     NORMAL,
     SPM,
-    UNIGRAM,
     UNKNOWN,
     USER_DEFINED,
     WORDPIECE,
@@ -89,7 +88,9 @@ class Tokenizer:
         vocabulary = self._vocabulary
         if self._facts.pre_tokenizer is not None:
             return BytePairs(vocabulary, self._facts.pre_tokenizer)
-        return {SPM: ScoredPairs, WORDPIECE: WordPieces, UNIGRAM: Unigrams}[self._facts.algorithm](vocabulary)
+        if self._facts.algorithm == SPM:
+            return ScoredPairs(vocabulary)
+        return WordPieces(vocabulary) if self._facts.algorithm == WORDPIECE else Unigrams(vocabulary)
 
     @property
     def model(self) -> str:
@@ -268,7 +269,9 @@ class Tokenizer:
         return self._vocabulary.tokens[self._checked(id)]
 
     def token_type(self, id: int) -> int:
-        """The type of a token as the file has it: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+        """The type of a token as the file has it.
+
+        1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
 
         Raises `OptionError` for an id that is not in the vocabulary.
         """

@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file: what its metadata says, checked, with llama.cpp's defaults for what it lacks.
+"""The vocabulary of a GGUF file: what its metadata says, checked, with llama.cpp's defaults.
 
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp (`llama_vocab::impl::load`)
 """
@@ -96,7 +96,10 @@ _BY_TEXT: Final = {
     "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     "fim_sep": ("<|file_sep|>",),
 }
-"""Name of a special token -> texts that it has where no key names it.  llama.cpp takes one of them, no matter which."""
+"""Name of a special token -> texts that it has where no key names it, the first one first.
+
+Of several llama.cpp takes whichever its hash table has first.
+"""
 
 _END_TEXTS: Final = (
     *(
@@ -300,7 +303,8 @@ class Vocabulary:
     def _fitting(self, key: str, array: NDArray[Any]) -> NDArray[Any]:
         if len(array) < len(self.tokens):
             raise GGUFError(
-                f"metadata key {key!r}: expected {len(self.tokens)} elements, one for each token, got {len(array)}"
+                f"metadata key {key!r}: expected {len(self.tokens)} elements, as many as tokens, "
+                f"got {len(array)}"
             )
         return array[: len(self.tokens)]
 
@@ -335,12 +339,11 @@ class Vocabulary:
         named = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
         ends |= {self.tokens[found]: found for name in named if (found := ids[name]) is not None}
         # harmony and Solar end a part of a message with <|end|>, and the message with others
-        if {"<|call|>", "<|calls|>"} & set(ends) and {"<|return|>", "<|flush|>"} & set(ends):
-            if (found := ends.pop("<|end|>", None)) is not None:
-                self.kinds[found] = USER_DEFINED
-        if {"<|tool_response>", "<|plamo:eos|>"} & set(ends):
-            if (found := ends.pop("</s>", None)) is not None:  # Gemma 4: markup like any other
-                self.kinds[found] = NORMAL
+        calls, returns = {"<|call|>", "<|calls|>"} & set(ends), {"<|return|>", "<|flush|>"} & set(ends)
+        if "<|end|>" in ends and calls and returns:
+            self.kinds[ends.pop("<|end|>")] = USER_DEFINED
+        if "</s>" in ends and {"<|tool_response>", "<|plamo:eos|>"} & set(ends):
+            self.kinds[ends.pop("</s>")] = NORMAL  # in Gemma 4 it is markup like any other
         return ids, frozenset(ends.values())
 
 
