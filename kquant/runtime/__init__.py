@@ -1,0 +1,1 @@
+"""Running models: from tokens to logits, and from logits to text."""
