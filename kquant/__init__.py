@@ -34,6 +34,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kquant.errors import (
+    ChatTemplateError,
     GGUFError,
     GGUFLimitError,
     GGUFTruncatedError,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from kquant.reporting.builder import Report, report
 
 __all__ = [
+    "ChatTemplateError",
     "Comparison",
     "FileType",
     "GGUFError",

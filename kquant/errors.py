@@ -15,6 +15,7 @@
     ├── ImatrixError            an importance matrix that cannot be read or does not fit   (also ValueError)
     ├── ManifestError           a file that is no manifest of hashes                (also ValueError)
     ├── OptionError             options that contradict each other or the model     (also ValueError)
+    ├── ChatTemplateError       a chat template that cannot be rendered             (also ValueError)
     ├── MissingDependencyError  an optional package that is not installed           (also ImportError)
     └── OutputError             the result cannot be written                        (also OSError)
 
@@ -27,6 +28,7 @@ True
 """
 
 __all__ = [
+    "ChatTemplateError",
     "GGUFError",
     "GGUFLimitError",
     "GGUFTruncatedError",
@@ -91,6 +93,10 @@ class ImatrixError(KQuantError, ValueError):
 
 class ManifestError(KQuantError, ValueError):
     """A file of hashes to verify against is not one that kquant wrote."""
+
+
+class ChatTemplateError(KQuantError, ValueError):
+    """A chat template is not valid, refuses the messages, or does what a template may not."""
 
 
 class MissingDependencyError(KQuantError, ImportError):
