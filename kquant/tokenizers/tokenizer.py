@@ -12,20 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kquant.errors import OptionError
 from kquant.gguf import read
 from kquant.tokenizers.bpe import BYTE_OF_LETTER, BytePairs
+from kquant.tokenizers.facts import SPM, WORDPIECE, Facts
 from kquant.tokenizers.special import SpecialTokens
 from kquant.tokenizers.spm import ScoredPairs
 from kquant.tokenizers.unigram import Unigrams
-from kquant.tokenizers.vocabulary import (
-    BYTE,
-    CONTROL,
-    NORMAL,
-    SPM,
-    UNKNOWN,
-    USER_DEFINED,
-    WORDPIECE,
-    Facts,
-    Vocabulary,
-)
+from kquant.tokenizers.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Vocabulary
 from kquant.tokenizers.wordpiece import WordPieces
 
 if TYPE_CHECKING:
@@ -229,7 +220,10 @@ class Tokenizer:
                     pieces[at] = (id, piece.removeprefix(b" "))
                     break
         text = b"".join(piece for _, piece in pieces).decode("utf-8", "replace")
-        return re.sub(r" (?=[?!.,]|'[sm]|'re|'ve)", "", text) if facts.algorithm == WORDPIECE else text
+        if facts.algorithm == WORDPIECE:  # as words and marks are written
+            text = re.sub(r" (?=[?!.,])", "", text).replace(" ' ", "'")
+            text = re.sub(r" (?='[sm]|'re|'ve)", "", text)
+        return text
 
     def token_bytes(self, id: int, special: bool = True) -> bytes:
         """The bytes that a token stands for, a leading space among them; joined, they are the text.
