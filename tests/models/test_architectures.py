@@ -38,10 +38,10 @@ def test_logits_and_greedy_tokens(name: str) -> None:
         while len(found) < len(golden["greedy"]):
             found.append(int(session.read(found[-1:]).argmax()))
         assert found == golden["greedy"].tolist()
-        for n in (1, 7):
+        for n, last in ((1, 20), (7, len(logits))):
             session = llm.session()
-            cut = [session.read(golden["tokens"][i : i + n], every=True) for i in range(0, len(logits), n)]
-            assert np.array_equal(np.concatenate(cut), logits)
+            cut = [session.read(golden["tokens"][i : i + n], every=True) for i in range(0, last, n)]
+            assert np.array_equal(np.concatenate(cut), logits[:last])
 
 
 def opened(name: str) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
@@ -66,7 +66,7 @@ def test_shapes_are_checked(name: str) -> None:
     metadata, shapes = opened(name)
     h = hyperparameters_of(metadata, shapes)
     used = tensors_of(record(h, shapes, CONTEXT), shapes)
-    assert "output_norm.weight" in used
+    assert len(used) > 8
     for tensor in used - {"token_embd.weight"}:
         if tensor.startswith("blk.") and not tensor.startswith("blk.1."):
             continue
@@ -75,7 +75,7 @@ def test_shapes_are_checked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tensor_that_is_missing_is_not_asked_for(name: str) -> None:
+def test_what_is_missing_is_not_asked_for(name: str) -> None:
     metadata, shapes = opened(name)
     h = hyperparameters_of(metadata, shapes)
     for tensor in tensors_of(record(h, shapes, CONTEXT), shapes) - {"token_embd.weight"}:
@@ -83,12 +83,13 @@ def test_a_tensor_that_is_missing_is_not_asked_for(name: str) -> None:
             continue
         left = {key: shape for key, shape in shapes.items() if key != tensor}
         with contextlib.suppress(ModelError):  # those that a model may lack
-            assert tensor not in tensors_of(record(h, left, CONTEXT), {**shapes})
+            assert tensor not in tensors_of(record(h, left, CONTEXT), shapes)
 
 
 def test_every_architecture_was_compared() -> None:
     compared = {opened(name)[0]["general.architecture"] for name in NAMES}
-    assert sorted(set(ARCHITECTURES) - compared) == []
+    embed = {"bert", "jina-bert-v2", "nomic-bert"}
+    assert compared == set(ARCHITECTURES) - embed
 
 
 def test_an_unknown_architecture() -> None:
