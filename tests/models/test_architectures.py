@@ -11,6 +11,7 @@ import pytest
 
 import kquant
 from kquant.errors import ModelError
+from kquant.kernels.execute import Execution
 from kquant.models.architectures import ARCHITECTURES
 from kquant.models.operations import Normalize
 from kquant.models.record import hyperparameters_of, record
@@ -23,14 +24,13 @@ DEEP = pytest.mark.slow
 """Baichuan's sizes are told apart by 32 and 40 layers."""
 
 
-def load(name: str) -> kquant.LanguageModel:
-    return kquant.LanguageModel(model_path(name), context=CONTEXT, cache_type_k="F32", cache_type_v="F32")
-
-
+@pytest.mark.parametrize("execution", ["numba", "numpy"])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=DEEP) if "baichuan" in n else n for n in NAMES])
-def test_logits_and_greedy_tokens(name: str) -> None:
+def test_logits_and_greedy_tokens(name: str, execution: Execution) -> None:
     golden = recorded(name)
-    with load(name) as llm:
+    with kquant.LanguageModel(
+        model_path(name), context=CONTEXT, cache_type_k="F32", cache_type_v="F32", execution=execution
+    ) as llm:
         session = llm.session()
         logits = session.read(golden["tokens"], every=True)
         assert squared_error(logits, golden["logits"]) <= MOST
