@@ -51,17 +51,18 @@ def decoder(
 def plain_decoder(
     g: Graph,
     x: Value,
-    rope: Rope | None,
+    rope: Rope | None = None,
     activation: Activation = "silu",
     *,
     gate: str | None = "ffn_gate",
     norm: Callable[[Value, str], Value] | None = None,
     names: tuple[str, str] = ("attn_norm", "ffn_norm"),
+    max_alibi_bias: float = 0.0,
 ) -> Value:
     """A decoder whose attention and feed-forward network are the usual ones; Llama's by default."""
 
     def attend(x: Value, layer: int) -> Value:
-        return self_attention(g, x, layer, rope)
+        return self_attention(g, x, layer, rope, max_alibi_bias=max_alibi_bias)
 
     def transform(x: Value, layer: int) -> Value:
         return feed_forward(g, x, layer, activation, gate=gate, scaled=False)

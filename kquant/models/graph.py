@@ -95,7 +95,7 @@ class Graph:
             weight = f"{name}.weight"
             sizes = {x.width, x.width // heads}
             shape = self._shapes.get(weight, ())
-            if len(shape) == 2 and shape[0] * shape[1] == x.width:  # a row for each head
+            if shape == (heads, x.width // heads):  # a row for each head
                 shape = (x.width,)
             if len(shape) != 1 or shape[0] not in sizes:
                 self._shape(weight, (min(sizes),))
