@@ -9,6 +9,7 @@ them, which takes 8 ms.  The guess rests on what vocabularies look like; the pro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from struct import Struct
 from typing import Any, Final, TypeAlias, overload
 
@@ -170,11 +171,13 @@ class StringArray(Sequence[str]):
 
     def iter_raw(self) -> Iterator[bytes]:
         """The bytes of each string."""
-        start = 0
-        for _ in range(self._count):
-            end = start + 8 + self._length(start)
-            yield bytes(self._payload[start + 8 : end])
-            start = end
+        for starts in string_starts(self._payload, 0, self._count, self._byteorder):
+            begin, last = int(starts[0]), int(starts[-1])
+            end = last + 8 + self._length(last)
+            piece = bytes(self._payload[begin:end])
+            edges = [*(starts - begin).tolist(), end - begin]
+            for start, next_start in pairwise(edges):
+                yield piece[start + 8 : next_start]
 
     def _length(self, start: int) -> int:
         return string_length(self._payload, start, self._byteorder)

@@ -1,7 +1,7 @@
 """What the graph of an architecture may say: each method records an operation and returns its value.
 
-An architecture is a function of a `Graph` and of `Hyperparameters`; see `kquant.models.architectures`.  Shapes of
-tensors are checked while it is recorded, before any work starts.
+An architecture is a function of a `Graph`; see `kquant.models.architectures`.  Shapes of tensors are checked
+while it is recorded, before any work starts.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from kquant.models.operations import (
     Scale,
     Select,
     SoftCap,
+    Temper,
     Value,
     Weight,
 )
@@ -94,7 +95,7 @@ class Graph:
             weight = f"{name}.weight"
             sizes = {x.width, x.width // heads}
             shape = self._shapes.get(weight, ())
-            if len(shape) == 2 and shape[0] * shape[1] == x.width:  # a row for each head
+            if shape == (heads, x.width // heads):  # a row for each head
                 shape = (x.width,)
             if len(shape) != 1 or shape[0] not in sizes:
                 self._shape(weight, (min(sizes),))
@@ -104,7 +105,7 @@ class Graph:
     def linear(
         self, x: Value, name: str, n_out: int | None = None, *, scaled: bool = True, bias_first: bool = False
     ) -> Value:
-        """The rows of NAME.weight (n_out, width) times x, times NAME.scale, plus NAME.bias, if there are such.
+        """The rows of NAME.weight (n_out, width) times x, times NAME.scale, plus NAME.bias, if there.
 
         scaled: Whether a tensor NAME.scale is heeded.
         bias_first: The bias is added before the scale multiplies.
@@ -123,7 +124,8 @@ class Graph:
         """Several linear layers with the same input: queries, keys and values; gate and up."""
         weights, outs = [], []
         for name, n_out in zip(names, n_outs or [None] * len(names), strict=True):
-            n_out, _ = self._shape(f"{name}.weight", (n_out, x.width))
+            is_vector = n_out == 1 and self._shapes.get(f"{name}.weight") == (x.width,)  # written so at times
+            n_out = 1 if is_vector else self._shape(f"{name}.weight", (n_out, x.width))[0]
             bias = self._optional(f"{name}.bias", (n_out,))
             scale = self._optional(f"{name}.scale", (1,)) if scaled else None
             weights.append(Weight(f"{name}.weight", bias, scale, bias_first))
@@ -142,14 +144,15 @@ class Graph:
         gate: str | None = "ffn_gate_exps",
         up: str = "ffn_up_exps",
         down: str = "ffn_down_exps",
+        scaled: bool = True,
     ) -> Value:
         """The experts that a token is sent to, weighted and summed.
 
         PREFIX.ffn_gate_inp.weight (n_expert, n_embd) makes the logits by which they are chosen; each has
-        matrices of its own in the stacks PREFIX.ffn_up_exps and so on.
+        matrices of its own in the stacks PREFIX.ffn_up_exps and so on.  scaled: as for `linear`.
         """
         if logits is None:
-            logits = self.linear(x, f"{prefix}.ffn_gate_inp", self.h.n_expert)
+            logits = self.linear(x, f"{prefix}.ffn_gate_inp", self.h.n_expert, scaled=False)
         n_expert = logits.width
         if not 0 < routing.n_used <= n_expert:
             raise ModelError(f"{prefix}: expected 1 to {n_expert} experts a token, got {routing.n_used}")
@@ -162,24 +165,28 @@ class Graph:
             self._shape(routing.selection_bias, (n_expert,))
         fused = f"{prefix}.ffn_gate_up_exps"
         is_fused = f"{fused}.weight" in self._shapes
-        up_weight, n_ff = self._stack(fused if is_fused else f"{prefix}.{up}", n_expert, x.width)
+        up_weight, n_ff = self._stack(
+            fused if is_fused else f"{prefix}.{up}", n_expert, x.width, scaled=scaled
+        )
         gate_weight = None
         if gate is not None and not is_fused:
-            gate_weight, _ = self._stack(f"{prefix}.{gate}", n_expert, x.width, n_ff)
+            gate_weight, _ = self._stack(f"{prefix}.{gate}", n_expert, x.width, n_ff, scaled=scaled)
         n_ff = n_ff // 2 if is_fused else n_ff
-        down_weight, width = self._stack(f"{prefix}.{down}", n_expert, n_ff)
+        down_weight, width = self._stack(f"{prefix}.{down}", n_expert, n_ff, scaled=scaled)
         out = self._value(width)
         return self._record(
             Experts(x, logits, routing, gate_weight, up_weight, down_weight, activation, is_fused, out)
         )
 
-    def _stack(self, name: str, n_expert: int, n_in: int, n_out: int | None = None) -> tuple[Weight, int]:
+    def _stack(
+        self, name: str, n_expert: int, n_in: int, n_out: int | None = None, *, scaled: bool
+    ) -> tuple[Weight, int]:
         _, n_out, _ = self._shape(f"{name}.weight", (n_expert, n_out, n_in))
         bias, scale = self._optional(f"{name}.bias", (n_expert, n_out)), f"{name}.scale"
         shape = self._shapes.get(scale, (0,))
         if shape != (0,) and shape not in ((1,), (n_expert,)):
             self._shape(scale, (n_expert,))
-        return Weight(f"{name}.weight", bias, scale if scale in self._shapes else None), n_out
+        return Weight(f"{name}.weight", bias, scale if scaled and scale in self._shapes else None), n_out
 
     # ------------------------------------------------------------ attention
 
@@ -206,6 +213,8 @@ class Graph:
     ) -> Value:
         """Keys and values go to the cache; softmax(scale q k) v of each head, over all that it sees there."""
         n_head, n_head_kv = self.h.n_head(layer), self.h.n_head_kv(layer)
+        if not n_head:
+            raise ModelError(f"layer {layer}: expected heads of attention, got 0")
         for what, value, n in (("queries", q, n_head), ("keys", k, n_head_kv), ("values", v, n_head_kv)):
             if value.width % n:
                 raise ModelError(f"layer {layer}: expected {what} for {n} heads, got {value.width} elements")
@@ -225,6 +234,13 @@ class Graph:
                 sinks=sinks, is_causal=is_causal, out=out,
             )
         )  # fmt: skip
+
+    def temper(self, x: Value, scale: float, length: int, offset: float = 0.0) -> Value:
+        """x * (1 + scale * log(1 + floor((position + offset) / length))); x if the scale is 0.
+
+        For queries: makes attention sharper where there is much to see.
+        """
+        return self._record(Temper(x, scale, length, offset, self._value(x.width))) if scale else x
 
     # ------------------------------------------------------------ element by element
 
@@ -284,6 +300,10 @@ class Graph:
     def has(self, name: str) -> bool:
         """Whether the file has a tensor."""
         return name in self._shapes
+
+    def rows(self, name: str) -> int:
+        """Those of a tensor; 0 if the file has none of the name."""
+        return self._shapes.get(name, (0,))[0]
 
     def program(self, embedding: Value, logits: Value | None) -> Program:
         """All that was recorded."""

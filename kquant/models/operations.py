@@ -1,7 +1,7 @@
 """The operations that a program consists of, and the values that they pass on.
 
-A value is float32 (n_tokens, width).  Tensors are named as in the file.  What an operation computes is told by
-the method of `kquant.models.graph.Graph` that records it; `kquant.runtime.interpreter` does it.
+A value is float32 (n_tokens, width).  Tensors are named as in the file.  The methods of
+`kquant.models.graph.Graph`, which record operations, tell what each computes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ __all__ = [
     "Scale",
     "Select",
     "SoftCap",
+    "Temper",
     "Value",
     "Weight",
 ]
 
 Activation: TypeAlias = Literal["silu", "gelu", "gelu_erf", "relu", "relu_squared", "tanh", "sigmoid", "oai"]
-"""`gelu` is the approximation with tanh; `oai` is gpt-oss's swish, which clamps both operands of a gate."""
+"""`gelu` is the approximation with tanh, as ggml has it in F16; `oai` is gpt-oss's swish, which clamps both
+operands of a gate."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Weight:
     """A matrix of a linear layer, and what is added to and multiplied with its products."""
 
     matrix: str
-    """Shape (n_out, n_in), or (n_expert, n_out, n_in)."""
+    """Shape (n_out, n_in), or (n_expert, n_out, n_in); (n_in,) is one row."""
     bias: str | None = None
     """(n_out,), or (n_expert, n_out)."""
     scale: str | None = None
@@ -72,6 +74,8 @@ class Embed:
 
 @dataclass(frozen=True)
 class Normalize:
+    """Each of `heads` parts of a row, divided by its root mean square."""
+
     x: Value
     kind: Literal["rms", "layer"]
     weight: str | None
@@ -94,6 +98,8 @@ class Linear:
 
 @dataclass(frozen=True)
 class Part:
+    """Some elements of each row."""
+
     x: Value
     start: int
     out: Value
@@ -101,6 +107,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Rotate:
+    """Rotary position embedding of each head."""
+
     x: Value
     heads: int
     rope: Rope
@@ -109,6 +117,8 @@ class Rotate:
 
 @dataclass(frozen=True)
 class Attend:
+    """Keys and values to the cache, and the attention of each head."""
+
     q: Value
     k: Value
     v: Value
@@ -129,7 +139,20 @@ class Attend:
 
 
 @dataclass(frozen=True)
+class Temper:
+    """What grows with the position, in steps of `length` tokens."""
+
+    x: Value
+    scale: float
+    length: int
+    offset: float
+    out: Value
+
+
+@dataclass(frozen=True)
 class Add:
+    """x + y."""
+
     x: Value
     y: Value
     out: Value
@@ -137,6 +160,8 @@ class Add:
 
 @dataclass(frozen=True)
 class Multiply:
+    """x * y."""
+
     x: Value
     y: Value
     """As wide as x, or one number a token."""
@@ -145,6 +170,8 @@ class Multiply:
 
 @dataclass(frozen=True)
 class Scale:
+    """x times, or divided by, a factor."""
+
     x: Value
     factor: float | str
     """A number, or a tensor (width,)."""
@@ -154,6 +181,8 @@ class Scale:
 
 @dataclass(frozen=True)
 class Apply:
+    """An activation function of each element."""
+
     x: Value
     activation: Activation
     out: Value
@@ -180,6 +209,8 @@ class SoftCap:
 
 @dataclass(frozen=True)
 class Clamp:
+    """Elements between -limit and limit."""
+
     x: Value
     limit: float
     out: Value
@@ -214,6 +245,8 @@ class Routing:
 
 @dataclass(frozen=True)
 class Experts:
+    """The experts that each token is sent to, weighted and summed."""
+
     x: Value
     logits: Value
     """(n_tokens, n_expert)."""
@@ -234,6 +267,7 @@ Operation: TypeAlias = (
     | Part
     | Rotate
     | Attend
+    | Temper
     | Add
     | Multiply
     | Scale
@@ -256,3 +290,8 @@ class Program:
     """What the last layer makes of each token: after the last norm."""
     logits: Value | None
     """None for models that only embed."""
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no token sees those after it, so that a text can be read piece by piece."""
+        return all(o.is_causal for o in self.operations if isinstance(o, Attend))
