@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kquant.runtime.language_model import LanguageModel
     from kquant.runtime.sampling import Sampling
 
-__all__ = ["Answer", "Asked", "LogitBias", "unescaped"]
+__all__ = ["Answer", "Asked", "logit_bias", "unescaped"]
 
 BATCH = 256
 """Tokens of a prompt that are read before a signal is answered."""
@@ -41,19 +41,20 @@ SAMPLING = {
 ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
 
 
-class LogitBias(click.ParamType):
-    """ID+BIAS or ID-BIAS, as llama.cpp writes them: `15043+1`, `15043-1.5`, `15043-inf`."""
+def logit_bias(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[int, float]:
+    """ID+BIAS or ID-BIAS, as llama.cpp writes them: `15043+1`, `15043-1.5`, `15043-inf`.
 
-    name = "bias"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, float]:
-        """Token and bias; a usage error for anything else."""
-        found = re.fullmatch(r"([0-9]{1,9})([+-](?:[0-9]+\.?[0-9]*|\.[0-9]+|inf))", str(value))
+    A usage error for anything else.
+    """
+    biases = {}
+    for value in values:
+        found = re.fullmatch(r"([0-9]{1,9})([+-](?:[0-9]+\.?[0-9]*|\.[0-9]+|inf))", value)
         if not found:
-            self.fail(f"expected ID+BIAS or ID-BIAS, such as 15043+1 or 15043-inf, got {value!r}", param, ctx)
-        return int(found[1]), float(found[2])
+            raise click.BadParameter(
+                f"expected ID+BIAS or ID-BIAS, such as 15043+1 or 15043-inf, got {value!r}"
+            )
+        biases[int(found[1])] = float(found[2])
+    return biases
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Asked:
         given["max_tokens"] = None if given["max_tokens"] < 0 else given["max_tokens"]
         given["context"] = given["context"] or None
         given["shows_timings"] = not (given.pop("no_perf") or given["as_json"])
-        bias = dict(given.pop("logit_bias"))
+        bias = given.pop("logit_bias")
         given["sampling"] = kquant.Sampling(**settings, logit_bias=bias, seed=given["seed"])
         return cls(**given)
 
@@ -135,8 +136,8 @@ class Answer:
 
     def pieces(
         self, llm: LanguageModel, asked: Asked, ids: Sequence[int], sampling: Sampling | None = None
-    ) -> Iterator[str]:
-        """The pieces of the text as they come.  Signals are answered between them, and while a prompt is read.
+    ) -> Generator[str]:
+        """The pieces of the text as they come.  Signals are answered between them and while a prompt is read.
 
         Raises `OptionError` if the tokens do not fit the context, besides the errors of `generate`.
         """
@@ -144,20 +145,15 @@ class Answer:
             raise OptionError(
                 f"the prompt: expected at most {llm.context} tokens, the size of the context, got {len(ids)}"
             )
-        signals = Postponed()
-        signals.begin()
-        try:
+        with Postponed() as signals:
             for end in range(BATCH, len(ids), BATCH):
                 for _ in llm.generate(ids[:end], 0):
                     signals.check()
-            made = llm.generate(
+            for piece in llm.generate(
                 ids, asked.max_tokens, sampling=sampling or asked.sampling, stop=asked.stop, slide=asked.slide
-            )
-            for piece in made:
+            ):
                 self.text += piece.text
                 self.tokens += [] if piece.token is None else [piece.token]
                 self.finish = piece.finish
                 yield piece.text
                 signals.check()
-        finally:
-            signals.end()

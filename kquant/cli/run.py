@@ -12,7 +12,7 @@ import click
 
 import kquant
 from kquant.cli import show
-from kquant.cli.answers import Answer, Asked, LogitBias
+from kquant.cli.answers import Answer, Asked, logit_bias
 
 if TYPE_CHECKING:
     from kquant.runtime.language_model import LanguageModel
@@ -74,13 +74,24 @@ __all__ = ["run"]
     help="Type of the values in the cache; default F16.",
 )
 @click.option(
-    "--context-shift", "slide", is_flag=True, help="When the context is full, forget its older half and go on."
+    "--context-shift",
+    "slide",
+    is_flag=True,
+    help="When the context is full, forget its older half and go on.",
 )
-@click.option("--temp", type=float, metavar="T", help="Temperature; default 0.8, 0 takes the likeliest token.")
+@click.option(
+    "--temp", type=float, metavar="T", help="Temperature; default 0.8, 0 takes the likeliest token."
+)
 @click.option("--top-k", type=int, metavar="N", help="Of the N likeliest tokens; default 40, 0 for all.")
-@click.option("--top-p", type=float, metavar="P", help="Of the likeliest with mass P; default 0.95, 1 for all.")
-@click.option("--min-p", type=float, metavar="P", help="At least P of the likeliest; default 0.05, 0 for all.")
-@click.option("--typical", type=float, metavar="P", help="Of the most typical with mass P; default 1 for all.")
+@click.option(
+    "--top-p", type=float, metavar="P", help="Of the likeliest with mass P; default 0.95, 1 for all."
+)
+@click.option(
+    "--min-p", type=float, metavar="P", help="At least P of the likeliest; default 0.05, 0 for all."
+)
+@click.option(
+    "--typical", type=float, metavar="P", help="Of the most typical with mass P; default 1 for all."
+)
 @click.option(
     "--repeat-penalty", type=float, metavar="F", help="Divides logits of tokens that were there; default 1."
 )
@@ -94,7 +105,7 @@ __all__ = ["run"]
 @click.option(
     "-l",
     "--logit-bias",
-    type=LogitBias(),
+    callback=logit_bias,
     multiple=True,
     metavar="ID(+|-)BIAS",
     help="Added to the logit of a token; -inf forbids it; repeatable.",

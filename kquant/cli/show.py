@@ -68,7 +68,11 @@ __all__ = [
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 threads_option = click.option(
-    "-t", "--threads", type=click.IntRange(min=1), metavar="N", help="At most so many threads; default all cores."
+    "-t",
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most so many threads; default all cores.",
 )
 
 # wide enough for any table where the output is not a terminal and nothing needs to be folded
