@@ -213,6 +213,8 @@ class Graph:
     ) -> Value:
         """Keys and values go to the cache; softmax(scale q k) v of each head, over all that it sees there."""
         n_head, n_head_kv = self.h.n_head(layer), self.h.n_head_kv(layer)
+        if not n_head:
+            raise ModelError(f"layer {layer}: expected heads of attention, got 0")
         for what, value, n in (("queries", q, n_head), ("keys", k, n_head_kv), ("values", v, n_head_kv)):
             if value.width % n:
                 raise ModelError(f"layer {layer}: expected {what} for {n} heads, got {value.width} elements")

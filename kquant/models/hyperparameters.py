@@ -77,10 +77,10 @@ class Hyperparameters:
         return self.per_layer("attention.head_count", layer)
 
     def n_head_kv(self, layer: int) -> int:
-        """Heads of keys and values, of which there are as many as of queries if the file does not say."""
+        """Heads of keys and values: as many as of queries if the file does not say, or says 0."""
         n_head, n_head_kv = self.n_head(layer), self.per_layer("attention.head_count_kv", layer, 0)
         n_head_kv = n_head_kv or n_head
-        if n_head_kv < 1 or n_head % n_head_kv:
+        if n_head and n_head % n_head_kv:
             key = f"{self.architecture}.attention.head_count_kv"
             raise ModelError(f"{key}: expected a divisor of {n_head} heads, got {n_head_kv} (layer {layer})")
         return n_head_kv

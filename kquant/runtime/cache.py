@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from kquant.arrays.codec import dequantize, quantize
-from kquant.errors import ModelError, OptionError
-from kquant.kernels.execute import Execution
+from kquant.arrays.codec import execution_of
+from kquant.errors import ModelError, NonFiniteError, OptionError
+from kquant.formats import format_of
+from kquant.kernels.execute import WHOLE, Execution, aligned_empty
 from kquant.types import TensorType
 
 __all__ = ["CACHE_TYPES", "Cache", "cache_type"]
@@ -56,7 +57,7 @@ class Cache:
         self.capacity = capacity
         self.length = 0
         """Tokens whose keys and values are there."""
-        self._execution: Execution | None = execution
+        self._execution = execution_of(execution)
         self._widths = widths
         for layer, pair in enumerate(widths):
             for tensor_type, width, what in zip(self.types, pair, ("keys", "values"), strict=True):
@@ -90,8 +91,10 @@ class Cache:
                 larger = np.empty((size, rows.shape[1]), np.uint8)
                 larger[: len(rows)] = rows
                 rows = self._rows[layer][i] = larger
-            packed = rows[position:end]
-            quantize(np.ascontiguousarray(values), self.types[i], out=packed, execution=self._execution)
+            x = np.ascontiguousarray(values)
+            if format_of(self.types[i]).quantize_rows(x, None, rows[position:end], self._execution) != WHOLE:
+                what = "keys" if i == 0 else "values"
+                raise NonFiniteError(f"layer {layer}: expected finite {what} to keep in the cache")
 
     def keys(self, layer: int, first: int, last: int) -> _Floats:
         """float32 (last - first, width)."""
@@ -102,8 +105,15 @@ class Cache:
         return self._unpacked(layer, 1, first, last)
 
     def _unpacked(self, layer: int, which: int, first: int, last: int) -> _Floats:
+        out = aligned_empty((last - first, self._widths[layer][which]), np.float32)
         rows = self._rows[layer][which][first:last]
-        return dequantize(rows, self.types[which], execution=self._execution)
+        format_of(self.types[which]).dequantize_rows(rows, out, self._execution)
+        return out
+
+    def stored(self, layer: int, last: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """The packed rows of keys and of values of the first tokens."""
+        k, v = self._rows[layer]
+        return k[:last], v[:last]
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from a position on."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import kquant
+from kquant.arrays.codec import execution_of
 from kquant.arrays.tensor import QuantizedTensor
 from kquant.kernels.execute import Execution
 from kquant.models.operations import (
@@ -38,8 +39,10 @@ from kquant.models.operations import (
 )
 from kquant.models.rope import Rope, angles
 from kquant.parallel.pool import Pool
+from kquant.products.rows import row_products
 from kquant.runtime import functions
 from kquant.runtime.cache import Cache
+from kquant.runtime.compiled import Compiled
 from kquant.runtime.routing import route
 from kquant.runtime.watching import Watcher
 
@@ -72,6 +75,8 @@ class Interpreter:
         watcher: Watcher | None = None,
     ) -> None:
         self.program, self._pool, self._execution = program, pool, execution
+        self._how = execution_of(execution)
+        self._compiled = Compiled(pool) if self._how == "numba" else None
         self._source, self._watcher = tensors, watcher
         self._packed: dict[str, QuantizedTensor] = {}
         self._small: dict[str, _Floats] = {}
@@ -88,7 +93,7 @@ class Interpreter:
             Multiply: lambda run, o: run[o.x] * run[o.y],
             Scale: self._scale,
             Apply: lambda run, o: functions.activate(o.activation, run[o.x]),
-            Gate: lambda run, o: functions.gated(o.activation, run[o.gate], run[o.up]),
+            Gate: self._gate,
             SoftCap: lambda run, o: functions.soft_cap(run[o.x], o.cap),
             Clamp: lambda run, o: np.clip(run[o.x], np.float32(-o.limit), np.float32(o.limit)),
             Select: lambda run, o: run[o.x][run.wanted],
@@ -162,18 +167,19 @@ class Interpreter:
         return self._tensor(o.tensor)[rows].numpy()
 
     def _normalize(self, run: _Run, o: Normalize) -> _Floats:
-        x = run[o.x].reshape(-1, o.heads, o.x.width // o.heads)
-        y = functions.normalize(x, o.kind, o.eps)
-        if o.weight is not None:
-            y = y * self._values(o.weight).reshape(-1, *self._per_head(o.weight, o))
-        if o.bias is not None:
-            y = y + self._values(o.bias).reshape(-1, *self._per_head(o.bias, o))
-        return y.reshape(-1, o.x.width)
-
-    def _per_head(self, name: str, o: Normalize) -> tuple[int, int]:
-        """The axes of a weight that all heads share, or that has a part for each."""
+        weight = None if o.weight is None else self._values(o.weight)
+        bias = None if o.bias is None else self._values(o.bias)
+        if self._compiled is not None and weight is not None:
+            found = self._compiled.normalize(run[o.x], o.kind, o.eps, o.heads, weight, bias)
+            if found is not None:
+                return found
         size = o.x.width // o.heads
-        return (self._tensor(name).shape[-1] // size if self._values(name).ndim == 1 else o.heads), size
+        y = functions.normalize(run[o.x].reshape(-1, o.heads, size), o.kind, o.eps)
+        if weight is not None:
+            y = y * weight.reshape(1, -1, size)
+        if bias is not None:
+            y = y + bias.reshape(1, -1, size)
+        return y.reshape(-1, o.x.width)
 
     def _linear(self, run: _Run, o: Linear) -> list[_Floats]:
         x = np.ascontiguousarray(run[o.x])
@@ -196,11 +202,9 @@ class Interpreter:
         found: list[_Floats | None] = [None] * len(weights)
         packed = [i for i, w in enumerate(weights) if w.type.block_size > 1]
         if packed:
-            columns = kquant.PackedActivations.held(x.T)
-            some = [weights[i] for i in packed]
-            products = kquant.matmul_many(some, columns, pool=self._pool, execution=self._execution)
+            products = row_products([weights[i] for i in packed], x, self._pool, self._how)
             for i, y in zip(packed, products, strict=True):
-                found[i] = y.T
+                found[i] = y
         for i, w in enumerate(weights):
             if found[i] is None:
                 found[i] = self._number_products(x, w)
@@ -228,30 +232,34 @@ class Interpreter:
         rotated = functions.rotate(run[o.x].reshape(-1, o.heads, size), table, o.rope)
         return rotated.reshape(-1, o.x.width)
 
+    def _gate(self, run: _Run, o: Gate) -> _Floats:
+        gate, up = run[o.gate], run[o.up]
+        if self._compiled is not None and o.activation == "silu":
+            found = self._compiled.silu_gate(gate, up)
+            if found is not None:
+                return found
+        return functions.gated(o.activation, gate, up)
+
     def _attend(self, run: _Run, o: Attend) -> _Floats:
         cache, first = run.cache, run.cache.length
-        run_k, run_v = run[o.k], run[o.v]
-        cache.put(o.layer, first, run_k, run_v)
-        last = first + len(run.tokens)
-        begin = max(0, first - o.window + 1) if o.window else 0
-        if o.is_chunked:
-            begin = first // o.window * o.window
+        cache.put(o.layer, first, run[o.k], run[o.v])
+        starts, ends = run.seen(o.window, o.is_chunked, o.is_causal)
+        sinks = None if o.sinks is None else self._values(o.sinks)
+        if self._compiled is not None:
+            found = self._compiled.attend(run[o.q], cache, o, starts, ends, sinks)
+            if found is not None:
+                return found
+        begin, last = int(starts.min()), int(ends.max())
         k = cache.keys(o.layer, begin, last).reshape(last - begin, o.n_head_kv, -1)
         v = cache.values(o.layer, begin, last).reshape(last - begin, o.n_head_kv, -1)
-        sinks = None if o.sinks is None else self._values(o.sinks)
         q = run[o.q].reshape(-1, o.n_head_kv, o.n_head // o.n_head_kv, k.shape[2])
         slopes = functions.alibi_slopes(o.n_head, o.max_alibi_bias).reshape(o.n_head_kv, -1, 1)
         out = np.empty((len(q), o.out.width), np.float32)
-        for i, position in enumerate(range(first, last)):
-            start, end = begin, position + 1 if o.is_causal else last
-            if o.is_chunked:
-                start = position // o.window * o.window
-            elif o.window:
-                start = max(begin, position - o.window + 1)
+        for i, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
             some = slice(start - begin, end - begin)
-            distances = np.arange(start, end, dtype=np.float32) - np.float32(position)
+            distances = np.abs(np.arange(start, end, dtype=np.float32) - np.float32(first + i))
             out[i] = functions.attend(
-                q[i], k[some], v[some], o.scale, o.soft_cap, slopes * -np.abs(distances), sinks
+                q[i], k[some], v[some], o.scale, o.soft_cap, slopes * -distances, sinks
             ).ravel()
         return out
 
@@ -315,6 +323,21 @@ class _Run:
         self.positions = np.arange(cache.length, cache.length + len(tokens))
         self.values: dict[int, _Floats] = {}
         self.angles: dict[Rope, _Floats] = {}
+        self._seen: dict[tuple[int, bool, bool], tuple[_Ints, _Ints]] = {}
+
+    def seen(self, window: int, is_chunked: bool, is_causal: bool) -> tuple[_Ints, _Ints]:
+        """From which position on, and up to which one, each token sees others: int64 (n,) both."""
+        found = self._seen.get((window, is_chunked, is_causal))
+        if found is None:
+            positions = self.positions
+            ends = positions + 1 if is_causal else np.full_like(positions, positions[-1] + 1)
+            starts = np.zeros_like(positions)
+            if is_chunked:
+                starts = positions // window * window
+            elif window:
+                starts = np.maximum(positions - window + 1, 0)
+            found = self._seen[window, is_chunked, is_causal] = starts, ends
+        return found
 
     def __getitem__(self, value: Value) -> _Floats:
         return self.values[value.index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -119,7 +120,7 @@ class Session:
         Raises `OptionError` if the file is of another model, or none of a session, and `OSError`.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 saved = {name: archive[name] for name in archive.files}
             about, tokens = saved["kquant_session"].tolist(), checked_ids(saved["tokens"], self._n_vocab)
         except (ValueError, KeyError, EOFError, BadZipFile, OptionError) as error:
