@@ -36,6 +36,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kquant.errors import (
+    ChatTemplateError,
     GGUFError,
     GGUFLimitError,
     GGUFTruncatedError,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from kquant.tokenizers.tokenizer import Tokenizer
 
 __all__ = [
+    "ChatTemplateError",
     "Comparison",
     "FileType",
     "GGUFError",

@@ -16,6 +16,7 @@
     ├── ModelError              a file that cannot be run, such as one without a tensor  (also ValueError)
     ├── ManifestError           a file that is no manifest of hashes                (also ValueError)
     ├── OptionError             options that contradict each other or the model     (also ValueError)
+    ├── ChatTemplateError       a chat template that cannot be rendered             (also ValueError)
     ├── MissingDependencyError  an optional package that is not installed           (also ImportError)
     └── OutputError             the result cannot be written                        (also OSError)
 
@@ -28,6 +29,7 @@ True
 """
 
 __all__ = [
+    "ChatTemplateError",
     "GGUFError",
     "GGUFLimitError",
     "GGUFTruncatedError",
@@ -56,7 +58,7 @@ class UnknownTypeError(KQuantError, LookupError):
 
 
 class UnsupportedTypeError(KQuantError, NotImplementedError):
-    """The tensor type or file type exists in llama.cpp, but kquant has nothing that does what was asked."""
+    """A tensor type, file type or vocabulary of llama.cpp's for which kquant has not what was asked."""
 
 
 class ShapeError(KQuantError, ValueError):
@@ -97,6 +99,10 @@ class ManifestError(KQuantError, ValueError):
 
 class ModelError(KQuantError, ValueError):
     """A file cannot be run: its architecture, hyperparameters or tensors are not those of a known model."""
+
+
+class ChatTemplateError(KQuantError, ValueError):
+    """A chat template is not valid, refuses the messages, or does what a template may not."""
 
 
 class MissingDependencyError(KQuantError, ImportError):

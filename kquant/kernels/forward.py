@@ -105,7 +105,7 @@ def _normalize(centered: bool) -> Callable[..., None]:
 
 
 def normalize(centered: bool) -> Any:
-    """(x, eps, weight, bias, out): rows (n, width); weight (1 or parts, width), bias (0, 1 or parts, width)."""
+    """(x, eps, weight, bias, out): x (n, width), weight (1 or parts, width), bias so or (0, 0)."""
     signature = "R(float32, 2), float64, R(float32, 2), R(float32, 2), float32[:, ::1]"
     return compiled(_normalize(centered), signature, f"forward-{'layer' if centered else 'rms'}_norm")
 
@@ -224,9 +224,10 @@ def attend(half: bool) -> Any:
     """The attention of units `first` to `last` of tokens times heads.
 
     Its arguments are q, k, v, starts, ends, first, last, group, size, value_size, scale, soft_cap, slopes,
-    position, sinks, out.  q: (n, heads * size); k, v: (positions, heads_kv * size) of float32, or of uint16, the
-    bits of fp16; starts, ends: (n,), the positions that each token sees; group: heads that share keys; slopes:
-    (heads,), ALiBi's; position: of the first token; sinks: (heads,) or (0,); out: (n, heads * value_size).
+    position, sinks, out.  q: (n, heads * size); k, v: (positions, heads_kv * size) of float32, or of uint16,
+    the bits of fp16; starts, ends: (n,), the positions that each token sees; group: heads that share keys;
+    slopes: (heads,), ALiBi's; position: of the first token; sinks: (heads,) or (0,); out: (n, heads *
+    value_size).
     """
     rows = f"R({'uint16' if half else 'float32'}, 2)"
     signature = (

@@ -51,17 +51,18 @@ def decoder(
 def plain_decoder(
     g: Graph,
     x: Value,
-    rope: Rope | None,
+    rope: Rope | None = None,
     activation: Activation = "silu",
     *,
     gate: str | None = "ffn_gate",
     norm: Callable[[Value, str], Value] | None = None,
     names: tuple[str, str] = ("attn_norm", "ffn_norm"),
+    max_alibi_bias: float = 0.0,
 ) -> Value:
     """A decoder whose attention and feed-forward network are the usual ones; Llama's by default."""
 
     def attend(x: Value, layer: int) -> Value:
-        return self_attention(g, x, layer, rope)
+        return self_attention(g, x, layer, rope, max_alibi_bias=max_alibi_bias)
 
     def transform(x: Value, layer: int) -> Value:
         return feed_forward(g, x, layer, activation, gate=gate, scaled=False)
@@ -145,13 +146,13 @@ def feed_forward(
     if gate is None:
         up_x = g.linear(x, f"{block}.{up}", n_ff, scaled=scaled, bias_first=True)
         hidden = g.apply(up_x, activation)
-    elif g.has(f"{block}.{gate}.weight"):
-        names = [f"{block}.{gate}", f"{block}.{up}"]
-        left, right = g.linears(x, names, [n_ff, n_ff], scaled=scaled, bias_first=True)
-        hidden = g.gate(left, right, activation)
-    else:
+    elif not g.has(f"{block}.{gate}.weight") and g.rows(f"{block}.{up}.weight") == 2 * n_ff:
         both = g.linear(x, f"{block}.{up}", 2 * n_ff, scaled=scaled, bias_first=True)
         left, right = g.split(both, n_ff, n_ff)
+        hidden = g.gate(left, right, activation)
+    else:
+        names = [f"{block}.{gate}", f"{block}.{up}"]
+        left, right = g.linears(x, names, [n_ff, n_ff], scaled=scaled, bias_first=True)
         hidden = g.gate(left, right, activation)
     return g.linear(hidden, f"{block}.{down}", h.n_embd, scaled=scaled, bias_first=True)
 

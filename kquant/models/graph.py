@@ -95,7 +95,7 @@ class Graph:
             weight = f"{name}.weight"
             sizes = {x.width, x.width // heads}
             shape = self._shapes.get(weight, ())
-            if len(shape) == 2 and shape[0] * shape[1] == x.width:  # a row for each head
+            if shape == (heads, x.width // heads):  # a row for each head
                 shape = (x.width,)
             if len(shape) != 1 or shape[0] not in sizes:
                 self._shape(weight, (min(sizes),))
@@ -300,6 +300,10 @@ class Graph:
     def has(self, name: str) -> bool:
         """Whether the file has a tensor."""
         return name in self._shapes
+
+    def rows(self, name: str) -> int:
+        """Those of a tensor; 0 if the file has none of the name."""
+        return self._shapes.get(name, (0,))[0]
 
     def program(self, embedding: Value, logits: Value | None) -> Program:
         """All that was recorded."""

@@ -18,6 +18,7 @@ __all__ = [
     "activate",
     "alibi_slopes",
     "attend",
+    "erf",
     "gated",
     "normalize",
     "rotate",
@@ -63,7 +64,7 @@ def activate(activation: Activation, x: _Floats) -> _Floats:
     if activation == "gelu":
         return _gelu(x)
     if activation == "gelu_erf":
-        return np.float32(0.5) * x * (np.float32(1) + _erf(x * np.float32(math.sqrt(0.5))))
+        return np.float32(0.5) * x * (np.float32(1) + erf(x * np.float32(math.sqrt(0.5))))
     if activation == "relu":
         return np.maximum(x, np.float32(0))
     if activation == "relu_squared":
@@ -91,9 +92,45 @@ def _gelu(x: _Floats) -> _Floats:
     return np.where(x <= -10, np.float32(0), np.where(x >= 10, x, y))
 
 
-def _erf(x: _Floats) -> _Floats:
-    """The error function, to float32's accuracy: NumPy has none."""
-    return np.array([math.erf(value) for value in x.ravel().tolist()], np.float32).reshape(x.shape)
+def erf(x: _Floats) -> _Floats:
+    """The error function, which NumPy lacks, as accurate as float32.
+
+    Source: W. J. Cody, "Rational Chebyshev approximation for the error function", Mathematics of Computation,
+    1969; the coefficients are those of https://www.netlib.org/specfun/erf
+
+    >>> erf(np.array([-10, 0, 0.5], np.float32)).round(4)
+    array([-1.    ,  0.    ,  0.5205], dtype=float32)
+    """
+    exact = x.astype(np.float64)
+    size = np.minimum(np.abs(exact), 4)  # beyond it float32 has nothing but 1
+    square = size * size
+    near = size * np.polyval(_NEAR[0], square) / np.polyval(_NEAR[1], square)
+    far = 1 - np.exp(-square) * np.polyval(_FAR[0], size) / np.polyval(_FAR[1], size)
+    return np.copysign(np.where(size < 0.46875, near, far), exact).astype(np.float32)
+
+
+_NEAR = (
+    [
+        0.185777706184603153,
+        3.16112374387056560,
+        113.864154151050156,
+        377.485237685302021,
+        3209.37758913846947,
+    ],
+    [1.0, 23.6012909523441209, 244.024637934444173, 1282.61652607737228, 2844.23683343917062],
+)
+_FAR = (
+    [
+        2.15311535474403846e-8, 0.564188496988670089, 8.88314979438837594, 66.1191906371416295,
+        298.635138197400131, 881.952221241769090, 1712.04761263407058, 2051.07837782607147,
+        1230.33935479799725,
+    ],
+    [
+        1.0, 15.7449261107098347, 117.693950891312499, 537.181101862009858, 1621.38957456669019,
+        3290.79923573345963, 4362.61909014324716, 3439.36767414372164, 1230.33935480374942,
+    ],
+)  # fmt: skip
+"""Numerator and denominator, the highest power first: of the square below 0.46875, of the size above."""
 
 
 def rotate(x: _Floats, table: _Floats, rope: Rope) -> _Floats:

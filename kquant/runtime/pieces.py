@@ -1,8 +1,8 @@
 """From tokens to text, piece by piece.
 
 A token is some bytes: it may end within a character, and a stop string may begin in one token and end in
-another. `TextStream` therefore gives out only what later tokens cannot change: bytes of a character that is not
-complete are held back, and so is text that may be the beginning of a stop string.
+another. `TextStream` therefore gives out only what later tokens cannot change: bytes of a character that is
+not complete are held back, and so is text that may be the beginning of a stop string.
 """
 
 from __future__ import annotations

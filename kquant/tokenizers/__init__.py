@@ -3,7 +3,8 @@
 ::
 
     Tokenizer        the public class: a file's vocabulary, its special tokens, both directions
-    vocabulary       what the metadata says, checked; which tokens end a generation
+    facts            what the keys of the metadata say, without the tokens
+    vocabulary       the tokens, checked; which are special, and which end a generation
     pretokenizers    how text is cut into words before BPE, for each name that llama.cpp knows
     bpe, spm, wordpiece, unigram    the four algorithms, one module each: text -> ids
 

@@ -79,9 +79,9 @@ class BytePairs:
         pre = self._pre
         if pre.byte_level:
             word = word.encode().decode("latin-1").translate(_SPELL)
-        if pre.ignore_merges or (pre.always_bos and not word.strip("\n")):  # Gemma 4: a run of newlines
-            if (found := self._id_of.get(word)) is not None:
-                return (found,)
+        is_whole = pre.ignore_merges or (pre.always_bos and not word.strip("\n"))  # Gemma 4: newlines
+        if is_whole and (found := self._id_of.get(word)) is not None:
+            return (found,)
         if pre.byte_level:
             parts = [word] if self._unknown is None else self._unknown.split(word)[::2]
             return tuple(token.id for part in parts for token in self._merge.tokenize(part))

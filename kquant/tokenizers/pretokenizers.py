@@ -62,7 +62,8 @@ class _Text:
         if self.text.isascii():
             return self.text.encode()
         codes = np.frombuffer(self.text.encode("utf-32-le"), "<u4")
-        return _byte_of_each(name == "han")[codes].tobytes()
+        collapsed: bytes = _byte_of_each(name == "han")[codes].tobytes()
+        return collapsed
 
 
 @cache
@@ -241,7 +242,26 @@ _AFMOE_SCRIPTS: Final = (
 )
 _NO_PUNCTUATION: Final = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 _LINES: Final = r"[^\n]+|[\n]+"
-_KIMI: Final = rf"[\xd6\xd7]+|[^\r\n\xd6\p{{L}}\p{{N}}]?\p{{L}}+{_SUFFIX}?|\p{{N}}{{1,3}}| ?[^\s\xd6\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+_KIMI: Final = (
+    rf"[\xd6\xd7]+|[^\r\n\xd6\p{{L}}\p{{N}}]?\p{{L}}+{_SUFFIX}?|\p{{N}}{{1,3}}"
+    rf"| ?[^\s\xd6\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+)
+_QWEN35: Final = (
+    rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
+)
+_BAILING: Final = (
+    r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+_SEED: Final = rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}"
+_EXAONE_MOE: Final = (
+    rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+_JAIS2_SPACES: Final = (
+    r"\s*[\r\n]+|" + "|".join(rf"\s{{{2**n}}}(?!\S)" for n in range(9, 1, -1)) + r"|\s{1,2}(?!\S)|\s{1}"
+)
 
 
 def _steps(*steps: str | Step) -> tuple[Step, ...]:
@@ -249,151 +269,86 @@ def _steps(*steps: str | Step) -> tuple[Step, ...]:
 
 
 _LLAMA3: Final = _steps(_llama3())
-_QWEN2: Final = _steps(_llama3(r"\p{N}"))
-_WORDS: Final = _steps(_GPT2)
-_DIGITS: Final = _steps(r"\p{N}", _GPT2)
-_GPT4O: Final = _steps(_cased(_UPPER, _LOWER, r"\p{N}{1,3}", f"{_SUFFIX}?"))
-_DEEPSEEK_V3: Final = _steps(r"\p{N}{1,3}", _CJK, rf"{_DEEPSEEK3}[\r\n]*|{_SPACES}")
+_GPT2_WORDS: Final = PreTokenizer(_steps(_GPT2))
 
-_DEFAULT: Final = PreTokenizer(_steps(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))
+_TABLE: Final = {
+    # names, separated by spaces -> what they say
+    "default": PreTokenizer(
+        _steps(r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+    ),
+    "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano": PreTokenizer(
+        _LLAMA3, ignore_merges=True, add_bos=True
+    ),
+    "dbrx smaug-bpe": PreTokenizer(_LLAMA3),
+    "chatglm-bpe": PreTokenizer(_LLAMA3, has_bos=False),
+    "glm4 glm5": PreTokenizer(_LLAMA3, has_bos=False, ignore_merges=True),
+    "minicpm5": PreTokenizer(_steps(r"\p{N}{1,3}", _llama3(r"\p{N}+")), ignore_merges=True),
+    "jais-2": PreTokenizer(_steps(_llama3(spaces=_JAIS2_SPACES))),
+    "deepseek-llm": PreTokenizer(
+        _steps(
+            r"[\r\n]",
+            rf"\s?[{_DEEPSEEK_LETTERS}]+",
+            "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
+            r"\s+\Z",
+            _DEEPSEEK_CJK,
+            r"\p{N}+",
+        )
+    ),
+    "deepseek-coder": PreTokenizer(_steps(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _DEEPSEEK_CJK, r"\p{N}")),
+    "deepseek-v3 hunyuan-dense joyai-llm hy_v4": PreTokenizer(
+        _steps(r"\p{N}{1,3}", _CJK, rf"{_DEEPSEEK3}[\r\n]*|{_SPACES}")
+    ),
+    "spark2_5": PreTokenizer(_steps(r"\p{N}{1,3}", _CJK, rf"{_DEEPSEEK3}|[\r\n]|\s+(?!\S)|\s+", r"\p{N}")),
+    "youtu": PreTokenizer(
+        _steps(_YOUTU_CJK, _cased(_LETTER_M, _LETTER_M, r"\p{N}", f"{_SUFFIX}?")), ignore_merges=True
+    ),
+    "falcon": PreTokenizer(_steps(r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]")),
+    "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2": PreTokenizer(
+        _steps(r"\p{N}", _GPT2)
+    ),
+    "gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert mpt": _GPT2_WORDS,
+    "olmo jais trillion granite-docling exaone4 jina-v1-en jina-v2-code roberta-bpe": _GPT2_WORDS,
+    "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2": PreTokenizer(
+        _steps(_llama3(r"\p{N}"))
+    ),
+    "qwen35": PreTokenizer(_steps(_QWEN35)),
+    "poro-chat bloom gpt3-finnish": PreTokenizer(_steps(_NO_PUNCTUATION)),
+    "viking": PreTokenizer(_steps(_NO_PUNCTUATION, r"\p{N}")),
+    "tekken": PreTokenizer(_steps(_cased(_UPPER, _LOWER, r"\p{N}")), ignore_merges=True, add_bos=True),
+    "chameleon": PreTokenizer(
+        _steps(
+            "<sentinel:[0-9]+>",
+            "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
+            r"([\t\n]|    |  )",
+            r"\p{N}",
+            r"[\p{P}!-/:-@\[-`{-~]",
+            _GPT2,
+        ),
+        add_bos=True,
+    ),
+    "gpt-4o llama4 kanana2 talkie minimax-m2": PreTokenizer(
+        _steps(_cased(_UPPER, _LOWER, r"\p{N}{1,3}", f"{_SUFFIX}?"))
+    ),
+    "granite-embed-multi-97m": PreTokenizer(
+        _steps(_cased(_UPPER_M, _LOWER_M, r"\p{N}{1,3}", f"{_SUFFIX}?")), ignore_merges=True
+    ),
+    "tiny_aya cohere2moe": PreTokenizer(
+        _steps(_digits_from_the_right, _cased(_LETTER_M, _LETTER_M, r"\p{N}{1,3}", f"{_SUFFIX}?"))
+    ),
+    "kimi-k2": PreTokenizer((_Expression(_KIMI, "han"),)),
+    "superbpe": PreTokenizer(_steps(r"\p{N}+", r"(?=(\d{3})+(?!\d))")),
+    "bailingmoe bailingmoe2 llada-moe": PreTokenizer(_steps(_BAILING)),
+    "seed-coder": PreTokenizer(_steps(_SEED)),
+    "ufakzeka": PreTokenizer(_steps(_llama3(r"\p{N}", suffix=""))),
+    "afmoe": PreTokenizer(_steps(_digits_from_the_right, _AFMOE_SCRIPTS, rf"{_DEEPSEEK3}[\r\n]*|{_SPACES}")),
+    "laguna": PreTokenizer(_steps(_LINES, _llama3(r"\p{N}"))),
+    "exaone-moe": PreTokenizer(_steps(_EXAONE_MOE)),
+    "gemma4 granite-embed-multi-311m": PreTokenizer(
+        _steps(_LINES), byte_level=False, escape_spaces=True, always_bos=True
+    ),
+    "sarvam-moe": PreTokenizer(_steps(_LINES), byte_level=False, escape_spaces=True),
+    "whitespace": PreTokenizer(_steps(r"\S+"), byte_level=False),
+}
 
-# names -> the words' steps, and what else the name says
-_TABLE: Final[tuple[tuple[str, PreTokenizer], ...]] = (
-    ("default", _DEFAULT),
-    (
-        "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
-        PreTokenizer(_LLAMA3, ignore_merges=True, add_bos=True),
-    ),
-    ("dbrx smaug-bpe", PreTokenizer(_LLAMA3)),
-    ("chatglm-bpe", PreTokenizer(_LLAMA3, has_bos=False)),
-    ("glm4 glm5", PreTokenizer(_LLAMA3, has_bos=False, ignore_merges=True)),
-    ("minicpm5", PreTokenizer(_steps(r"\p{N}{1,3}", _llama3(r"\p{N}+")), ignore_merges=True)),
-    (
-        "jais-2",
-        PreTokenizer(
-            _steps(
-                _llama3(
-                    spaces=r"\s*[\r\n]+|"
-                    + "|".join(rf"\s{{{2**n}}}(?!\S)" for n in range(9, 1, -1))
-                    + r"|\s{1,2}(?!\S)|\s{1}"
-                )
-            )
-        ),
-    ),
-    (
-        "deepseek-llm",
-        PreTokenizer(
-            _steps(
-                r"[\r\n]",
-                rf"\s?[{_DEEPSEEK_LETTERS}]+",
-                "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
-                r"\s+\Z",
-                _DEEPSEEK_CJK,
-                r"\p{N}+",
-            )
-        ),
-    ),
-    (
-        "deepseek-coder",
-        PreTokenizer(
-            _steps(
-                r"[\r\n]",
-                r"\s?\p{L}+",
-                r"\s?\p{P}+",
-                _DEEPSEEK_CJK,
-                r"\p{N}",
-            )
-        ),
-    ),
-    ("deepseek-v3 hunyuan-dense joyai-llm hy_v4", PreTokenizer(_DEEPSEEK_V3)),
-    ("spark2_5", PreTokenizer(_steps(r"\p{N}{1,3}", _CJK, rf"{_DEEPSEEK3}|[\r\n]|\s+(?!\S)|\s+", r"\p{N}"))),
-    (
-        "youtu",
-        PreTokenizer(
-            _steps(_YOUTU_CJK, _cased(_LETTER_M, _LETTER_M, r"\p{N}", f"{_SUFFIX}?")), ignore_merges=True
-        ),
-    ),
-    ("falcon", PreTokenizer(_steps(r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"))),
-    ("starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", PreTokenizer(_DIGITS)),
-    (
-        "gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert mpt olmo jais "
-        "trillion granite-docling exaone4 jina-v1-en jina-v2-code roberta-bpe",
-        PreTokenizer(_WORDS),
-    ),
-    ("qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2", PreTokenizer(_QWEN2)),
-    (
-        "qwen35",
-        PreTokenizer(
-            _steps(
-                rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}"
-            )
-        ),
-    ),
-    ("poro-chat bloom gpt3-finnish", PreTokenizer(_steps(_NO_PUNCTUATION))),
-    ("viking", PreTokenizer(_steps(_NO_PUNCTUATION, r"\p{N}"))),
-    ("tekken", PreTokenizer(_steps(_cased(_UPPER, _LOWER, r"\p{N}")), ignore_merges=True, add_bos=True)),
-    (
-        "chameleon",
-        PreTokenizer(
-            _steps(
-                "<sentinel:[0-9]+>",
-                "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
-                r"([\t\n]|    |  )",
-                r"\p{N}",
-                r"[\p{P}!-/:-@\[-`{-~]",
-                _GPT2,
-            ),
-            add_bos=True,
-        ),
-    ),
-    ("gpt-4o llama4 kanana2 talkie minimax-m2", PreTokenizer(_GPT4O)),
-    (
-        "granite-embed-multi-97m",
-        PreTokenizer(_steps(_cased(_UPPER_M, _LOWER_M, r"\p{N}{1,3}", f"{_SUFFIX}?")), ignore_merges=True),
-    ),
-    (
-        "tiny_aya cohere2moe",
-        PreTokenizer(
-            _steps(_digits_from_the_right, _cased(_LETTER_M, _LETTER_M, r"\p{N}{1,3}", f"{_SUFFIX}?"))
-        ),
-    ),
-    ("kimi-k2", PreTokenizer((_Expression(_KIMI, "han"),))),
-    ("superbpe", PreTokenizer(_steps(r"\p{N}+", r"(?=(\d{3})+(?!\d))"))),
-    (
-        "bailingmoe bailingmoe2 llada-moe",
-        PreTokenizer(
-            _steps(
-                r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-            )
-        ),
-    ),
-    (
-        "seed-coder",
-        PreTokenizer(
-            _steps(rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}")
-        ),
-    ),
-    ("ufakzeka", PreTokenizer(_steps(_llama3(r"\p{N}", suffix="")))),
-    (
-        "afmoe",
-        PreTokenizer(_steps(_digits_from_the_right, _AFMOE_SCRIPTS, rf"{_DEEPSEEK3}[\r\n]*|{_SPACES}")),
-    ),
-    ("laguna", PreTokenizer(_steps(_LINES, _llama3(r"\p{N}")))),
-    (
-        "exaone-moe",
-        PreTokenizer(
-            _steps(
-                rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
-            )
-        ),
-    ),
-    (
-        "gemma4 granite-embed-multi-311m",
-        PreTokenizer(_steps(_LINES), byte_level=False, escape_spaces=True, always_bos=True),
-    ),
-    ("sarvam-moe", PreTokenizer(_steps(_LINES), byte_level=False, escape_spaces=True)),
-    ("whitespace", PreTokenizer(_steps(r"\S+"), byte_level=False)),
-)
-
-PRE_TOKENIZERS: Final = {name: pre for names, pre in _TABLE for name in names.split()}
+PRE_TOKENIZERS: Final = {name: pre for names, pre in _TABLE.items() for name in names.split()}
 """Name (`tokenizer.ggml.pre`) -> pre-tokenizer."""

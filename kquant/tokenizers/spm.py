@@ -1,7 +1,7 @@
 """SentencePiece's byte pair encoding (`llama`): neighbours merge to the token with the highest score.
 
-The library `tokenizers` could do it with merges made from the scores, but not exactly: it orders merges by the
-pair, SentencePiece by the score alone and then from left to right.
+The library `tokenizers` could do it with merges made from the scores, but not exactly: it orders merges by
+the pair, SentencePiece by the score alone and then from left to right.
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp (`llm_tokenizer_spm_session`)
 """
 
@@ -28,7 +28,7 @@ class ScoredPairs:
         # lowest first, as heaps have it
         self._costs: list[float] = (-vocabulary.scores).tolist()
         self._bytes = byte_ids(self._id_of, unknown=vocabulary.ids["unk"], or_character=True)
-        # where no token goes on after a ▁ that follows something else, nothing merges across: words are independent
+        # if ▁ follows something else in no token, nothing merges across its left side: words are independent
         across = re.search(f"[^▁{_BETWEEN}]▁", _BETWEEN.join(vocabulary.tokens))
         self._split = re.compile("▁+[^▁]*|[^▁]+" if across is None else r"[\s\S]+")
         self._words = Words(self._word)
@@ -45,10 +45,11 @@ class ScoredPairs:
         id_of, costs, n = self._id_of, self._costs, len(word)
         end = list(range(1, n + 1))  # of the symbol that starts here; 0: there is none any more
         before = list(range(-1, n - 1))  # start of the symbol before the one that starts here
-        heap = []
-        for start in range(n - 1):
-            if (found := id_of.get(word[start : start + 2])) is not None:
-                heap.append((costs[found], start, start + 2))
+        heap = [
+            (costs[found], start, start + 2)
+            for start in range(n - 1)
+            if (found := id_of.get(word[start : start + 2])) is not None
+        ]
         heapify(heap)
         while heap:
             _, start, stop = heappop(heap)
@@ -60,9 +61,9 @@ class ScoredPairs:
                 before[stop] = start
                 if (found := id_of.get(word[start : end[stop]])) is not None:
                     heappush(heap, (costs[found], start, end[stop]))
-            if (previous := before[start]) >= 0:
-                if (found := id_of.get(word[previous:stop])) is not None:
-                    heappush(heap, (costs[found], previous, stop))
+            previous = before[start]
+            if previous >= 0 and (found := id_of.get(word[previous:stop])) is not None:
+                heappush(heap, (costs[found], previous, stop))
         ids: list[int] = []
         start = 0
         while start < n:
@@ -71,6 +72,6 @@ class ScoredPairs:
             if (found := id_of.get(symbol)) is not None:
                 ids.append(found)
             else:
-                for byte in symbol.encode("utf-8", "surrogateescape"):
+                for byte in symbol.encode():
                     ids += self._bytes[byte]
         return tuple(ids)

@@ -12,21 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kquant.errors import OptionError
 from kquant.gguf import read
 from kquant.tokenizers.bpe import BYTE_OF_LETTER, BytePairs
+from kquant.tokenizers.facts import SPM, WORDPIECE, Facts
 from kquant.tokenizers.special import SpecialTokens
 from kquant.tokenizers.spm import ScoredPairs
 from kquant.tokenizers.unigram import Unigrams
-from kquant.tokenizers.vocabulary import (
-    BYTE,
-    CONTROL,
-    NORMAL,
-    SPM,
-    UNIGRAM,
-    UNKNOWN,
-    USER_DEFINED,
-    WORDPIECE,
-    Facts,
-    Vocabulary,
-)
+from kquant.tokenizers.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Vocabulary
 from kquant.tokenizers.wordpiece import WordPieces
 
 if TYPE_CHECKING:
@@ -89,7 +79,9 @@ class Tokenizer:
         vocabulary = self._vocabulary
         if self._facts.pre_tokenizer is not None:
             return BytePairs(vocabulary, self._facts.pre_tokenizer)
-        return {SPM: ScoredPairs, WORDPIECE: WordPieces, UNIGRAM: Unigrams}[self._facts.algorithm](vocabulary)
+        if self._facts.algorithm == SPM:
+            return ScoredPairs(vocabulary)
+        return WordPieces(vocabulary) if self._facts.algorithm == WORDPIECE else Unigrams(vocabulary)
 
     @property
     def model(self) -> str:
@@ -228,7 +220,10 @@ class Tokenizer:
                     pieces[at] = (id, piece.removeprefix(b" "))
                     break
         text = b"".join(piece for _, piece in pieces).decode("utf-8", "replace")
-        return re.sub(r" (?=[?!.,]|'[sm]|'re|'ve)", "", text) if facts.algorithm == WORDPIECE else text
+        if facts.algorithm == WORDPIECE:  # as words and marks are written
+            text = re.sub(r" (?=[?!.,])", "", text).replace(" ' ", "'")
+            text = re.sub(r" (?='[sm]|'re|'ve)", "", text)
+        return text
 
     def token_bytes(self, id: int, special: bool = True) -> bytes:
         """The bytes that a token stands for, a leading space among them; joined, they are the text.
@@ -268,7 +263,9 @@ class Tokenizer:
         return self._vocabulary.tokens[self._checked(id)]
 
     def token_type(self, id: int) -> int:
-        """The type of a token as the file has it: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+        """The type of a token as the file has it.
+
+        1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
 
         Raises `OptionError` for an id that is not in the vocabulary.
         """

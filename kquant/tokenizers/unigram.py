@@ -1,4 +1,4 @@
-"""SentencePiece's unigram language model (`t5`): of all ways to cut a text the one with the highest sum of scores.
+"""SentencePiece's unigram model (`t5`): of all ways to cut a text the one with the highest sum of scores.
 
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp (`llm_tokenizer_ugm_session`)
 """
@@ -32,7 +32,6 @@ class Unigrams:
         if (unknown := vocabulary.ids["unk"]) is None:
             raise GGUFError("metadata: expected an id for unknown characters, got none")
         self._unknown = unknown
-        self._space = "▁"
         self._prefix, self._merge_spaces = facts.add_space_prefix, facts.merge_spaces
         types, scores = vocabulary.types, vocabulary.scores.astype(np.float64)
         normal = scores[types == NORMAL]
@@ -103,13 +102,13 @@ class Unigrams:
                     if not in_word:
                         in_word = True
                         if (self._prefix and not started) or self._merge_spaces:
-                            out.append(self._space)
+                            out.append("▁")
                             started = True
                     out.append(letter)
                 else:
                     in_word = False
                     if not self._merge_spaces:
-                        out.append(self._space)
+                        out.append("▁")
         return "".join(out)
 
 
@@ -120,14 +119,14 @@ def _longest_first(tokens: list[str]) -> re.Pattern[str] | None:
 
 
 class CharsMap:
-    """SentencePiece's table of normalizations: the longest prefix of a text that it has -> what stands for it.
+    """SentencePiece's table of normalizations: a prefix of a text -> what stands for it; the longest counts.
 
     ::
 
         u32 size | double array of `size` bytes, u32 each | replacements, each ended by a NUL
 
-    A node of the double array (Kanda 2018) has the base of its children in bits 10 to 30, shifted by 8 if bit 9
-    is set, in bit 8 whether a replacement ends here, and in bits 0 to 7 the byte that leads to it.
+    A node of the double array (Kanda 2018) has the base of its children in bits 10 to 30, shifted by 8 if
+    bit 9 is set, in bit 8 whether a replacement ends here, and in bits 0 to 7 the byte that leads to it.
 
     Raises `GGUFError` if it is malformed.
     """
@@ -153,7 +152,7 @@ class CharsMap:
         node = self._base(0) if nodes else 0
         position = at
         while nodes and position < len(text):
-            for byte in text[position].encode("utf-8", "surrogateescape"):
+            for byte in text[position].encode():
                 node ^= byte
                 if not byte or self._node(node) & 0x800000FF != byte:
                     break

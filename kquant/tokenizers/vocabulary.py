@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file: what its metadata says, checked, with llama.cpp's defaults for what it lacks.
+"""The tokens of a GGUF file, checked; which of them are special, and which end a generation.
 
 https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp (`llama_vocab::impl::load`)
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -16,55 +14,14 @@ import numpy as np
 from gguf import GGUFValueType
 from numpy.typing import NDArray
 
-from kquant.errors import GGUFError, UnsupportedTypeError
+from kquant.errors import GGUFError
 from kquant.gguf import Metadata
-from kquant.tokenizers.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from kquant.tokenizers.facts import PREFIX, Facts, TypedMetadata
 
-__all__ = [
-    "BYTE",
-    "CONTROL",
-    "NORMAL",
-    "UNKNOWN",
-    "UNUSED",
-    "USER_DEFINED",
-    "Facts",
-    "Vocabulary",
-]
-
-_PREFIX: Final = "tokenizer.ggml."
-SPM, BPE, WORDPIECE, UNIGRAM = "llama", "gpt2", "bert", "t5"
+__all__ = ["BYTE", "CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER_DEFINED", "Vocabulary"]
 
 # the values of `tokenizer.ggml.token_type`
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-
-_MODELS: Final = {
-    # name -> algorithm, bos, eos, unk, sep, pad, mask where the file does not say
-    "llama": (SPM, 1, 2, 0, None, None, None),
-    "gpt2": (BPE, 11, 11, None, None, None, None),
-    "gemma4": (BPE, None, None, None, None, None, None),
-    "whitespace": (BPE, 11, 11, None, None, None, None),
-    "bert": (WORDPIECE, 101, None, 100, 102, 0, 103),
-    "t5": (UNIGRAM, None, 1, 2, None, 0, None),
-}
-
-_ID_KEYS: Final = {
-    "bos": ("bos",),
-    "eos": ("eos",),
-    "eot": ("eot",),
-    "eom": ("eom",),
-    "unk": ("unknown",),
-    "sep": ("seperator",),  # as GGUF spells it
-    "pad": ("padding",),
-    "cls": ("cls",),
-    "mask": ("mask",),
-    "fim_pre": ("fim_pre", "prefix"),
-    "fim_suf": ("fim_suf", "suffix"),
-    "fim_mid": ("fim_mid", "middle"),
-    "fim_pad": ("fim_pad",),
-    "fim_rep": ("fim_rep",),
-    "fim_sep": ("fim_sep",),
-}
-"""Name of a special token -> its keys, without `_token_id`; the last one that the file has counts."""
 
 _BY_TEXT: Final = {
     "eot": (
@@ -96,7 +53,10 @@ _BY_TEXT: Final = {
     "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     "fim_sep": ("<|file_sep|>",),
 }
-"""Name of a special token -> texts that it has where no key names it.  llama.cpp takes one of them, no matter which."""
+"""Name of a special token -> texts that it has where no key names it, the first one first.
+
+Of several llama.cpp takes whichever its hash table has first.
+"""
 
 _END_TEXTS: Final = (
     *(
@@ -118,124 +78,6 @@ _SHOWN_TEXTS: Final = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>
 """Texts of control tokens (gpt-oss) that a reader of the output needs to see."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Typed values of the metadata; raises `GGUFError` for any other type."""
-
-    metadata: Metadata
-
-    def text(self, key: str) -> str | None:
-        if key not in self.metadata:
-            return None
-        if (found := self.metadata.type_of(key)) != GGUFValueType.STRING:
-            raise GGUFError(f"metadata key {key!r}: expected STRING, got {found.name}")
-        value: str = self.metadata[key]
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        if key not in self.metadata:
-            return default
-        if (found := self.metadata.type_of(key)) != GGUFValueType.BOOL:
-            raise GGUFError(f"metadata key {key!r}: expected BOOL, got {found.name}")
-        return bool(self.metadata[key])
-
-    def integer(self, key: str) -> int | None:
-        if key not in self.metadata:
-            return None
-        if (found := self.metadata.type_of(key)) not in _INTEGERS:
-            raise GGUFError(f"metadata key {key!r}: expected an integer, got {found.name}")
-        return int(self.metadata[key])
-
-    def array(self, key: str, *types: GGUFValueType) -> Any:
-        """The elements of an array; None if there is no such key."""
-        if key not in self.metadata:
-            return None
-        if (found := self.metadata.array_type_of(key)) not in types:
-            names = " or ".join(each.name for each in types)
-            raise GGUFError(f"metadata key {key!r}: expected an array of {names}, got one of {found.name}")
-        return self.metadata[key]
-
-
-_INTEGERS: Final = {
-    getattr(GGUFValueType, f"{sign}INT{bits}") for sign in ("U", "") for bits in (8, 16, 32, 64)
-}
-
-
-class Facts:
-    """What the keys say, without the tokens: read at once, when a file is opened.
-
-    Raises `GGUFError` for keys that are missing or of another type, `UnsupportedTypeError` for kinds of
-    vocabularies that kquant does not know.
-    """
-
-    def __init__(self, metadata: Metadata) -> None:
-        self._read = read = _Reader(metadata)
-        model = read.text(f"{_PREFIX}model")
-        if model is None or model in ("none", "no_vocab"):
-            raise GGUFError(f"metadata key {_PREFIX + 'model'!r}: expected a vocabulary, got none")
-        if model not in _MODELS:
-            raise UnsupportedTypeError(
-                f"metadata key {_PREFIX + 'model'!r}: expected one of {', '.join(_MODELS)}, got {model!r}"
-            )
-        self.model = model
-        self.algorithm, *defaults = _MODELS[model]
-        self.pre = read.text(f"{_PREFIX}pre")
-        self.pre_tokenizer: PreTokenizer | None = None
-        if self.algorithm == BPE:
-            self.pre_tokenizer = self._pre_tokenizer()
-        tokens = read.array(f"{_PREFIX}tokens", GGUFValueType.STRING)
-        if not tokens:
-            raise GGUFError(f"metadata key {_PREFIX + 'tokens'!r}: expected the texts of tokens, got none")
-        self.n_vocab = len(tokens)
-        self.ids = self._ids(dict(zip(("bos", "eos", "unk", "sep", "pad", "mask"), defaults, strict=True)))
-        self.chat_template = read.text("tokenizer.chat_template")
-        self._flags()
-
-    def _pre_tokenizer(self) -> PreTokenizer:
-        name = "gemma4" if self.model == "gemma4" else self.pre or "default"
-        if name not in PRE_TOKENIZERS:
-            raise UnsupportedTypeError(
-                f"metadata key {_PREFIX + 'pre'!r}: expected one of {', '.join(sorted(PRE_TOKENIZERS))}, "
-                f"got {name!r}"
-            )
-        return PRE_TOKENIZERS[name]
-
-    def _flags(self) -> None:
-        read, pre = self._read, self.pre_tokenizer
-        self.add_bos = read.flag(
-            f"{_PREFIX}add_bos_token", pre.add_bos if pre else self.algorithm in (SPM, WORDPIECE)
-        )
-        # llama.cpp adds one to Gemma 4's prompts whatever the file says
-        self.add_bos |= bool(pre and pre.always_bos)
-        self.add_eos = read.flag(f"{_PREFIX}add_eos_token", self.algorithm == UNIGRAM)
-        self.add_space_prefix = read.flag(f"{_PREFIX}add_space_prefix", self.algorithm == SPM)
-        self.merge_spaces = read.flag(f"{_PREFIX}remove_extra_whitespaces", False)
-        self.lowercase = read.flag(f"{_PREFIX}normalizer.lowercase", self.model != "whitespace")
-        self.strip_accents = read.flag(f"{_PREFIX}normalizer.strip_accents", self.lowercase)
-        wanted = [("bos", self.add_bos), ("eos", self.add_eos)]
-        if self.algorithm == WORDPIECE:
-            wanted = [("bos", True), ("sep", True)]
-        for name, adds in wanted:
-            if adds and self.ids[name] is None:
-                raise GGUFError(
-                    f"metadata: expected an id for the {name} token that is added to texts, got none"
-                )
-
-    def _ids(self, defaults: Mapping[str, int | None]) -> dict[str, int | None]:
-        """Ids of special tokens; as in llama.cpp, one beyond the vocabulary counts as not given."""
-        ids: dict[str, int | None] = {}
-        for name, keys in _ID_KEYS.items():
-            found = defaults.get(name)
-            if name == "bos" and self.pre_tokenizer and not self.pre_tokenizer.has_bos:
-                found = None
-            given = [self._read.integer(f"{_PREFIX}{key}_token_id") for key in keys]
-            for each in [found, *given]:
-                if each is not None and 0 <= each < self.n_vocab:
-                    ids[name] = each
-            ids.setdefault(name, None)
-        return ids
-
-
 class Vocabulary:
     """The tokens of a file, checked.
 
@@ -244,8 +86,8 @@ class Vocabulary:
 
     def __init__(self, metadata: Metadata, facts: Facts) -> None:
         self.facts = facts
-        self._read = read = _Reader(metadata)
-        key = f"{_PREFIX}tokens"
+        self._read = read = TypedMetadata(metadata)
+        key = f"{PREFIX}tokens"
         self.tokens = _decoded(key, read.array(key, GGUFValueType.STRING))
         for index in (i for i, text in enumerate(self.tokens) if not text):
             self.tokens[index] = f"[EMPTY_{index}]"  # llama.cpp's name for it
@@ -264,7 +106,7 @@ class Vocabulary:
     @cached_property
     def scores(self) -> NDArray[np.float32]:
         """The score of each token."""
-        key = f"{_PREFIX}scores"
+        key = f"{PREFIX}scores"
         scores = self._read.array(key, GGUFValueType.FLOAT32, GGUFValueType.INT32)
         if scores is None:
             return np.zeros(len(self.tokens), np.float32)
@@ -275,7 +117,7 @@ class Vocabulary:
 
     def merges(self) -> list[tuple[str, str]]:
         """The pairs that byte pair encoding merges, the first one first; none twice."""
-        key = f"{_PREFIX}merges"
+        key = f"{PREFIX}merges"
         array = self._read.array(key, GGUFValueType.STRING)
         if array is None:
             if self.facts.pre == "kimi-k2":
@@ -293,19 +135,20 @@ class Vocabulary:
 
     def charsmap(self) -> bytes:
         """SentencePiece's table of normalizations, empty if there is none."""
-        key = f"{_PREFIX}precompiled_charsmap"
+        key = f"{PREFIX}precompiled_charsmap"
         array = self._read.array(key, GGUFValueType.INT8, GGUFValueType.UINT8)
         return b"" if array is None else array.tobytes()
 
     def _fitting(self, key: str, array: NDArray[Any]) -> NDArray[Any]:
         if len(array) < len(self.tokens):
             raise GGUFError(
-                f"metadata key {key!r}: expected {len(self.tokens)} elements, one for each token, got {len(array)}"
+                f"metadata key {key!r}: expected {len(self.tokens)} elements, as many as tokens, "
+                f"got {len(array)}"
             )
         return array[: len(self.tokens)]
 
     def _types(self) -> NDArray[np.int32]:
-        key = f"{_PREFIX}token_type"
+        key = f"{PREFIX}token_type"
         types = self._read.array(key, GGUFValueType.INT32)
         if types is None:
             return np.full(len(self.tokens), NORMAL, np.int32)
@@ -313,7 +156,7 @@ class Vocabulary:
         for index in np.flatnonzero(types == BYTE):
             if not re.fullmatch("<0x[0-9A-Fa-f]{2}>", self.tokens[index]):
                 raise GGUFError(
-                    f"metadata key {_PREFIX + 'tokens'!r}: token {index}: expected a byte as <0x0A>, "
+                    f"metadata key {PREFIX + 'tokens'!r}: token {index}: expected a byte as <0x0A>, "
                     f"got {self.tokens[index]!r}"
                 )
         fitting: NDArray[np.int32] = types
@@ -335,12 +178,11 @@ class Vocabulary:
         named = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
         ends |= {self.tokens[found]: found for name in named if (found := ids[name]) is not None}
         # harmony and Solar end a part of a message with <|end|>, and the message with others
-        if {"<|call|>", "<|calls|>"} & set(ends) and {"<|return|>", "<|flush|>"} & set(ends):
-            if (found := ends.pop("<|end|>", None)) is not None:
-                self.kinds[found] = USER_DEFINED
-        if {"<|tool_response>", "<|plamo:eos|>"} & set(ends):
-            if (found := ends.pop("</s>", None)) is not None:  # Gemma 4: markup like any other
-                self.kinds[found] = NORMAL
+        calls, returns = {"<|call|>", "<|calls|>"} & set(ends), {"<|return|>", "<|flush|>"} & set(ends)
+        if "<|end|>" in ends and calls and returns:
+            self.kinds[ends.pop("<|end|>")] = USER_DEFINED
+        if "</s>" in ends and {"<|tool_response>", "<|plamo:eos|>"} & set(ends):
+            self.kinds[ends.pop("</s>")] = NORMAL  # in Gemma 4 it is markup like any other
         return ids, frozenset(ends.values())
 
 

@@ -34,7 +34,7 @@ class Words(dict[str, "tuple[int, ...]"]):
 
 def byte_ids(id_of: Mapping[str, int], *, unknown: int | None, or_character: bool) -> list[tuple[int, ...]]:
     """For each byte the tokens that stand for it where no other token does: `<0x0A>`, or none."""
-    ids = []
+    ids: list[tuple[int, ...]] = []
     for byte in range(256):
         found = id_of.get(f"<0x{byte:02X}>")
         if found is None and or_character and byte < 0x80:

@@ -5,9 +5,7 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/baichuan.cp
 
 from __future__ import annotations
 
-from functools import partial
-
-from kquant.models.blocks import decoder, feed_forward, logits, self_attention
+from kquant.models.blocks import logits, plain_decoder
 from kquant.models.graph import Graph
 from kquant.models.operations import Program
 
@@ -27,13 +25,11 @@ def baichuan(g: Graph) -> Program:
 
 def xverse(g: Graph) -> Program:
     """As Llama."""
-    attend = partial(self_attention, g, rope=g.h.rope("adjacent", context=g.context))
-    x = decoder(g, g.embed(), attend, partial(feed_forward, g, scaled=False))
+    x = plain_decoder(g, g.embed(), g.h.rope("adjacent", context=g.context))
     return g.program(x, logits(g, x))
 
 
 def refact(g: Graph) -> Program:
     """As Llama, with ALiBi in place of rotations."""
-    attend = partial(self_attention, g, max_alibi_bias=ALIBI)
-    x = decoder(g, g.embed(), attend, partial(feed_forward, g, scaled=False))
+    x = plain_decoder(g, g.embed(), max_alibi_bias=ALIBI)
     return g.program(x, logits(g, x))

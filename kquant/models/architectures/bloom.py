@@ -5,9 +5,7 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/bloom.cpp
 
 from __future__ import annotations
 
-from functools import partial
-
-from kquant.models.blocks import decoder, feed_forward, logits, self_attention
+from kquant.models.blocks import logits, plain_decoder
 from kquant.models.graph import Graph
 from kquant.models.operations import Program
 
@@ -20,7 +18,6 @@ ALIBI = 8.0
 
 def bloom(g: Graph) -> Program:
     """As GPT-2, with ALiBi in place of positions, and a norm of the embeddings."""
-    attend = partial(self_attention, g, max_alibi_bias=ALIBI)
-    transform = partial(feed_forward, g, activation="gelu", gate=None, scaled=False)
-    x = decoder(g, g.layer_norm(g.embed(), "token_embd_norm"), attend, transform, norm=g.layer_norm)
+    x = g.layer_norm(g.embed(), "token_embd_norm")
+    x = plain_decoder(g, x, None, "gelu", gate=None, norm=g.layer_norm, max_alibi_bias=ALIBI)
     return g.program(x, logits(g, x))

@@ -19,7 +19,7 @@ def minicpm(g: Graph) -> Program:
     """As Llama, with embeddings, what is added to them, and logits scaled."""
     h = g.h
     attend = partial(self_attention, g, rope=h.rope("adjacent", context=g.context))
-    residual = h.number("residual_scale", 1.4 / math.sqrt(h.n_layer))
-    x = g.scale(g.embed(), h.number("embedding_scale", 12.0))
+    residual = h.number("residual_scale", 1.4 / math.sqrt(h.n_layer)) or 1.0
+    x = g.scale(g.embed(), h.number("embedding_scale", 12.0) or 1.0)
     x = decoder(g, x, attend, partial(feed_forward, g, scaled=False), residual=residual)
-    return g.program(x, g.scale(logits(g, x), 1 / h.number("logit_scale", 256 / h.n_embd)))
+    return g.program(x, g.scale(logits(g, x), 1 / (h.number("logit_scale", 256 / h.n_embd) or 1.0)))

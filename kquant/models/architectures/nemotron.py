@@ -5,9 +5,7 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/nemotron.cp
 
 from __future__ import annotations
 
-from functools import partial
-
-from kquant.models.blocks import decoder, feed_forward, logits, self_attention
+from kquant.models.blocks import logits, plain_decoder
 from kquant.models.graph import Graph
 from kquant.models.operations import Program
 
@@ -16,7 +14,6 @@ __all__ = ["nemotron"]
 
 def nemotron(g: Graph) -> Program:
     """As StarCoder 2, with the square of ReLU."""
-    attend = partial(self_attention, g, rope=g.h.rope("halves", context=g.context))
-    transform = partial(feed_forward, g, activation="relu_squared", gate=None, scaled=False)
-    x = decoder(g, g.embed(), attend, transform, norm=g.layer_norm)
+    rope = g.h.rope("halves", context=g.context)
+    x = plain_decoder(g, g.embed(), rope, "relu_squared", gate=None, norm=g.layer_norm)
     return g.program(x, logits(g, x))

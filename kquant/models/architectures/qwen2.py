@@ -5,9 +5,7 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/qwen2.cpp, 
 
 from __future__ import annotations
 
-from functools import partial
-
-from kquant.models.blocks import decoder, feed_forward, logits, self_attention
+from kquant.models.blocks import logits, plain_decoder
 from kquant.models.graph import Graph
 from kquant.models.operations import Program
 
@@ -16,6 +14,5 @@ __all__ = ["qwen2"]
 
 def qwen2(g: Graph) -> Program:
     """As Llama, with pairs in halves, and biases of queries, keys and values."""
-    attend = partial(self_attention, g, rope=g.h.rope("halves", context=g.context))
-    x = decoder(g, g.embed(), attend, partial(feed_forward, g, scaled=False))
+    x = plain_decoder(g, g.embed(), g.h.rope("halves", context=g.context))
     return g.program(x, logits(g, x))

@@ -5,9 +5,7 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/starcoder2.
 
 from __future__ import annotations
 
-from functools import partial
-
-from kquant.models.blocks import decoder, feed_forward, logits, self_attention
+from kquant.models.blocks import logits, plain_decoder
 from kquant.models.graph import Graph
 from kquant.models.operations import Program
 
@@ -16,7 +14,6 @@ __all__ = ["starcoder2"]
 
 def starcoder2(g: Graph) -> Program:
     """As GPT-2, rotated in halves."""
-    attend = partial(self_attention, g, rope=g.h.rope("halves", context=g.context))
-    transform = partial(feed_forward, g, activation="gelu", gate=None, scaled=False)
-    x = decoder(g, g.embed(), attend, transform, norm=g.layer_norm)
+    rope = g.h.rope("halves", context=g.context)
+    x = plain_decoder(g, g.embed(), rope, "gelu", gate=None, norm=g.layer_norm)
     return g.program(x, logits(g, x))
