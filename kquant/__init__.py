@@ -18,6 +18,7 @@
     kquant.verify("model.gguf")                           whether every block holds numbers; hashes
     kquant.compare("a.gguf", "b.gguf")                    the error of each tensor of b against a
     kquant.sweep("model.gguf")                            each tensor in each type: what it costs and loses
+    kquant.LanguageModel("model.gguf")                    reads and writes text on the packed weights
     kquant.report("model.gguf")                           all of that as a page with pictures
     kquant.Tokenizer("model.gguf")                        text to token ids and back
 
@@ -35,6 +36,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kquant.errors import (
+    ChatTemplateError,
     GGUFError,
     GGUFLimitError,
     GGUFTruncatedError,
@@ -43,6 +45,7 @@ from kquant.errors import (
     KQuantError,
     ManifestError,
     MissingDependencyError,
+    ModelError,
     NonFiniteError,
     OptionError,
     OutOfRangeError,
@@ -70,9 +73,13 @@ if TYPE_CHECKING:
     from kquant.products.dots import vec_dot
     from kquant.products.matrices import matmul, matmul_many
     from kquant.reporting.builder import Report, report
+    from kquant.runtime.language_model import LanguageModel, Piece
+    from kquant.runtime.sampling import Sampling
+    from kquant.runtime.session import Session
     from kquant.tokenizers.tokenizer import Tokenizer
 
 __all__ = [
+    "ChatTemplateError",
     "Comparison",
     "FileType",
     "GGUFError",
@@ -83,20 +90,25 @@ __all__ = [
     "Inspection",
     "InvalidDataError",
     "KQuantError",
+    "LanguageModel",
     "Manifest",
     "ManifestError",
     "MissingDependencyError",
     "Model",
+    "ModelError",
     "NonFiniteError",
     "OptionError",
     "OutOfRangeError",
     "OutputError",
     "PackedActivations",
+    "Piece",
     "Plan",
     "PlanRow",
     "Pool",
     "QuantizedTensor",
     "Report",
+    "Sampling",
+    "Session",
     "ShapeError",
     "Sweep",
     "TensorType",
@@ -129,14 +141,18 @@ _LAZY = {
     "Comparison": "kquant.analysis.comparison",
     "Imatrix": "kquant.imatrix.reading",
     "Inspection": "kquant.analysis.inspection",
+    "LanguageModel": "kquant.runtime.language_model",
     "Manifest": "kquant.analysis.manifest",
     "Model": "kquant.model.model",
     "PackedActivations": "kquant.products.activations",
+    "Piece": "kquant.runtime.language_model",
     "Plan": "kquant.planning.planner",
     "PlanRow": "kquant.planning.planner",
     "Pool": "kquant.parallel.pool",
     "QuantizedTensor": "kquant.arrays.tensor",
     "Report": "kquant.reporting.builder",
+    "Sampling": "kquant.runtime.sampling",
+    "Session": "kquant.runtime.session",
     "Sweep": "kquant.analysis.sweeping",
     "Tokenizer": "kquant.tokenizers.tokenizer",
     "Verification": "kquant.analysis.verification",

@@ -13,8 +13,10 @@
     │   ├── GGUFTruncatedError  it ends before what its header promises
     │   └── GGUFLimitError      a count, length or nesting beyond kquant's limits
     ├── ImatrixError            an importance matrix that cannot be read or does not fit   (also ValueError)
+    ├── ModelError              a file that cannot be run, such as one without a tensor  (also ValueError)
     ├── ManifestError           a file that is no manifest of hashes                (also ValueError)
     ├── OptionError             options that contradict each other or the model     (also ValueError)
+    ├── ChatTemplateError       a chat template that cannot be rendered             (also ValueError)
     ├── MissingDependencyError  an optional package that is not installed           (also ImportError)
     └── OutputError             the result cannot be written                        (also OSError)
 
@@ -27,6 +29,7 @@ True
 """
 
 __all__ = [
+    "ChatTemplateError",
     "GGUFError",
     "GGUFLimitError",
     "GGUFTruncatedError",
@@ -35,6 +38,7 @@ __all__ = [
     "KQuantError",
     "ManifestError",
     "MissingDependencyError",
+    "ModelError",
     "NonFiniteError",
     "OptionError",
     "OutOfRangeError",
@@ -91,6 +95,14 @@ class ImatrixError(KQuantError, ValueError):
 
 class ManifestError(KQuantError, ValueError):
     """A file of hashes to verify against is not one that kquant wrote."""
+
+
+class ModelError(KQuantError, ValueError):
+    """A file cannot be run: its architecture, hyperparameters or tensors are not those of a known model."""
+
+
+class ChatTemplateError(KQuantError, ValueError):
+    """A chat template is not valid, refuses the messages, or does what a template may not."""
 
 
 class MissingDependencyError(KQuantError, ImportError):

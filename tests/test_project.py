@@ -192,6 +192,12 @@ LAYERS = [
     ({"tokenizers"}, FOUNDATION | {"gguf"}),
     ({"convert"}, FOUNDATION | {"kernels", "formats", "arrays", "gguf", "imatrix", "planning"}),
     ({"analysis"}, FOUNDATION | {"kernels", "formats", "arrays", "gguf", "policy", "imatrix", "planning"}),
+    ({"models"}, FOUNDATION),
+    (
+        {"runtime"},
+        FOUNDATION
+        | {"kernels", "formats", "arrays", "products", "gguf", "model", "models", "tokenizers", ""},
+    ),
     ({"reporting"}, FOUNDATION | {"gguf", "policy", "analysis", ""}),  # "": the version
     ({"", "__main__", "cli"}, None),
 ]
@@ -257,5 +263,6 @@ def test_imports_run_one_way(path: Path) -> None:
     others = {name.partition(".")[0] for name in imported}
     assert own == "kernels" or not others & {"numba", "llvmlite"}
     assert own == "cli" or not others & {"click", "rich"}
-    assert own == "reporting" or not others & {"altair", "vl_convert", "jinja2"}
+    assert own == "reporting" or not others & {"altair", "vl_convert"}
+    assert own in ("reporting", "runtime") or "jinja2" not in others
     assert own == "tokenizers" or "tokenizers" not in others

@@ -32,7 +32,7 @@ from kquant.kernels.execute import (
     Floats,
     aligned_empty,
 )
-from kquant.parallel.pool import Pool, default_pool
+from kquant.parallel.pool import Pool, pool_of
 from kquant.types import TensorType
 
 __all__ = [
@@ -97,6 +97,7 @@ def quantize(
         NonFiniteError: A value or a weight is NaN or infinite, or too large for float32.
         ImatrixError: A weight is negative.
         OutOfRangeError: A value is too large for the type, such as 1e5 for F16; a NonFiniteError, too.
+        OptionError: `threads` is less than 1, `pool` is no open pool, or there is no such execution.
         UnknownTypeError, UnsupportedTypeError: No such type, or one that kquant has no codec for.
 
     Source: `ggml_quantize_chunk` in
@@ -111,7 +112,7 @@ def quantize(
     True
     """
     tensor_type = TensorType.of(type)
-    codec, how = format_of(tensor_type), execution_of(execution)
+    codec, how, workers = format_of(tensor_type), execution_of(execution), pool_of(pool)
     values = as_numbers(x)
     if values.ndim == 0:
         raise ShapeError(f"{tensor_type.name}: expected rows of floats, got a single number")
@@ -138,7 +139,7 @@ def quantize(
     as_they_are = values.dtype == np.float32 and values.flags.c_contiguous
     step = max(1, slab_elements(how) // n_per_row)
     most = LARGEST_SLAB // n_per_row if as_they_are else step  # what must be copied first stays in the cache
-    (pool or default_pool()).run(slab, len(rows), step, most=most, threads=threads)
+    workers.run(slab, len(rows), step, most=most, threads=threads)
     return _returned(out, given)
 
 
@@ -166,6 +167,7 @@ def dequantize(
     Raises:
         ShapeError: Not bytes, or row_bytes is not a whole number of blocks.
         UnknownTypeError, UnsupportedTypeError: No such type, or one that kquant has no codec for.
+        OptionError: As for `quantize`.
 
     Source: `to_float` of `type_traits` in
     https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml.c
@@ -175,7 +177,7 @@ def dequantize(
     (3, 32)
     """
     tensor_type = TensorType.of(type)
-    codec, how = format_of(tensor_type), execution_of(execution)
+    codec, how, workers = format_of(tensor_type), execution_of(execution), pool_of(pool)
     bytes_ = packed_rows(data, tensor_type)
     n_per_row = bytes_.shape[-1] // tensor_type.type_size * tensor_type.block_size
     given, out = out, _result(out, (*bytes_.shape[:-1], n_per_row), np.float32, bytes_)
@@ -188,7 +190,7 @@ def dequantize(
         codec.dequantize_rows(aligned, rows[first:last], how, large=out.nbytes > LARGE)
 
     step, most = (max(1, size // n_per_row) for size in (slab_elements(how), LARGEST_SLAB))
-    (pool or default_pool()).run(slab, len(rows), step, most=most, threads=threads)
+    workers.run(slab, len(rows), step, most=most, threads=threads)
     return _returned(out, given)
 
 

@@ -32,6 +32,17 @@ def _n_axes(item: Any) -> int:
     return array.ndim if array.dtype == np.bool_ else 1
 
 
+def _unpacked_product(left: Any, right: Any, tensor: QuantizedTensor | Transposed) -> npt.NDArray[np.float32]:
+    """NumPy's product; raises `ShapeError` if the shapes do not fit."""
+    try:
+        product: npt.NDArray[np.float32] = np.matmul(left, right)
+        return product
+    except ValueError:
+        raise ShapeError(
+            f"{tensor!r}: expected shapes (..., n, k) @ (..., k, m), got {np.shape(left)} @ {np.shape(right)}"
+        ) from None
+
+
 class _Operand:
     """What NumPy's functions treat as an array, and `@` as packed rows."""
 
@@ -45,6 +56,8 @@ class _Operand:
                 return right.__rmatmul__(left)
             if isinstance(left, QuantizedTensor):
                 return kquant.matmul(left, right)
+            if isinstance(right, QuantizedTensor):
+                return right.__rmatmul__(left)
         arrays = [np.asarray(x) if isinstance(x, _Operand) else x for x in inputs]
         return getattr(ufunc, method)(*arrays, **options)
 
@@ -131,8 +144,7 @@ class QuantizedTensor(_Operand):
 
     def __rmatmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """`x @ w` sums over the rows, and each row is packed separately: this unpacks them first."""
-        product: npt.NDArray[np.float32] = np.matmul(x, self.numpy())
-        return product
+        return _unpacked_product(x, self.numpy(), self)
 
     @property
     def T(self) -> Transposed:
@@ -208,15 +220,15 @@ class Transposed(_Operand):
 
     def __rmatmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """`x @ w.T`: the weights stay packed; `kquant.matmul` tells the shapes and errors."""
-        activations = as_numbers(x, "matmul")
+        activations = as_numbers(x, "activations")
         if activations.ndim < 2:
             return kquant.matmul(self._rows, activations)
-        return kquant.matmul(self._rows, activations.swapaxes(-1, -2)).swapaxes(-1, -2)
+        rows = kquant.PackedActivations.held_rows(activations)
+        return kquant.matmul(self._rows, rows).swapaxes(-1, -2)
 
     def __matmul__(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """`w.T @ x` sums over the rows, and each row is packed separately: this unpacks them first."""
-        product: npt.NDArray[np.float32] = np.matmul(np.asarray(self), x)
-        return product
+        return _unpacked_product(np.asarray(self), x, self)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.array(self._rows, dtype, copy=copy).swapaxes(-1, -2)

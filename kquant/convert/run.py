@@ -19,7 +19,7 @@ from kquant.errors import OptionError
 from kquant.gguf import GGUFFile, Writer, read
 from kquant.gguf.targets import check_target
 from kquant.parallel.ordered import QUEUED, in_order
-from kquant.parallel.pool import Pool, thread_count
+from kquant.parallel.pool import Pool, pool_of, thread_count
 from kquant.planning.planner import Plan, plan
 from kquant.types import FileType
 
@@ -85,7 +85,8 @@ def requantize(
     ...     done.rows[0].new_type, done.bits_per_weight, done.new_bits_per_weight
     (TensorType.Q4_K, 16.0, 4.5)
     """
-    workers = pool.threads if pool is not None and threads is None else thread_count(threads)
+    shared = None if pool is None else pool_of(pool)
+    workers = shared.threads if shared is not None and threads is None else thread_count(threads)
     if pool is not None and executor is not None:
         raise OptionError("requantize: expected an executor or a pool, got both")
     if slab_elements is not None and slab_elements < 1:
@@ -108,7 +109,7 @@ def requantize(
             stack.enter_context(Writer(path, output.layout))
             for path, output in zip(paths, made.outputs, strict=True)
         ]
-        chosen = executor or pool or stack.enter_context(Pool(workers))
+        chosen = executor or shared or stack.enter_context(Pool(workers))
         slabs = read_ahead(slabs_of(made, model, slab_elements))
         _run(chosen, QUEUED * workers, slabs, writers, made.bytes, progress)
         for writer in writers:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
+from operator import index
 from threading import Lock, Thread, current_thread
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
@@ -25,7 +26,7 @@ from weakref import WeakSet
 from kquant.errors import OptionError
 from kquant.parallel.region import Region
 
-__all__ = ["Pool", "available_threads", "default_pool", "thread_count"]
+__all__ = ["Pool", "available_threads", "default_pool", "pool_of", "thread_count"]
 
 LEAST_CAPACITY = 32
 """Threads of the pool of a process, on a machine with fewer cores, that may work for a call that asks."""
@@ -47,10 +48,16 @@ def available_threads() -> int:
 
 
 def thread_count(threads: int | None) -> int:
-    """So many; None: one per core.  Raises `OptionError` for less than one."""
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads: expected at least 1, got {threads}")
-    return threads or available_threads()
+    """So many; None: one per core.  Raises `OptionError` for less than one, and for no whole number."""
+    if threads is None:
+        return available_threads()
+    try:
+        count = index(threads)
+    except TypeError:
+        raise OptionError(f"threads: expected a whole number, got {threads!r}") from None
+    if count < 1:
+        raise OptionError(f"threads: expected at least 1, got {count}")
+    return count
 
 
 class Pool(Executor):
@@ -305,6 +312,19 @@ def default_pool() -> Pool:
         made._capacity = max(LEAST_CAPACITY, made.threads)
         found = _default.setdefault("", made)
     return found
+
+
+def pool_of(given: Pool | None) -> Pool:
+    """The pool that a caller gives, or that of the process.
+
+    Raises `OptionError` if it is closed, and for what is no pool.
+    """
+    if given is None:
+        return default_pool()
+    if not isinstance(given, Pool):
+        raise OptionError(f"pool: expected a kquant.Pool, got {type(given).__name__}")
+    given.check_open()
+    return given
 
 
 def _renew() -> None:

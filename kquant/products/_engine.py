@@ -9,7 +9,7 @@ from time import perf_counter
 from kquant.kernels.activations import Activations
 from kquant.kernels.execute import Execution
 from kquant.kernels.layout import ROWS
-from kquant.parallel.pool import Pool, default_pool, thread_count
+from kquant.parallel.pool import Pool, pool_of, thread_count
 from kquant.products._loops import Job, are_packed, rows_of
 from kquant.types import TensorType
 
@@ -36,8 +36,7 @@ def run(jobs: list[Job], execution: Execution, threads: int | None = None, pool:
     """
     if threads is not None:
         thread_count(threads)
-    if pool is not None:
-        pool.check_open()
+    workers = pool_of(pool)
     tasks = [_Task(job, execution) for job in jobs]
     if threads == 1 or (len(tasks) == 1 and tasks[0].n_units == 1):
         for task in tasks:
@@ -54,7 +53,7 @@ def run(jobs: list[Job], execution: Execution, threads: int | None = None, pool:
             first, i = end, i + 1
 
     step = max(1, int(GRAIN * n_units / seconds)) if seconds else 1
-    (pool or default_pool()).run(slab, n_units, step, most=n_units, threads=threads, seconds=seconds)
+    workers.run(slab, n_units, step, most=n_units, threads=threads, seconds=seconds)
 
 
 _Kind = tuple[TensorType, bool, Execution]

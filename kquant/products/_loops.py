@@ -214,4 +214,5 @@ def _multiply_numbers(fmt: BlockFormat, w: Bytes, x: Floats, out: Floats, execut
     """In memory of one layout, on which the order of BLAS's sums depends."""
     rows = aligned_empty((len(w), x.shape[1]), np.float32)
     fmt.dequantize_rows(np.require(w, requirements=["C", "A"]), rows, execution)
-    out[...] = np.matmul(x, rows.T, out=aligned_empty(out.shape, np.float32))
+    with np.errstate(all="ignore"):  # what is beyond float32 is refused, with its place
+        out[...] = np.matmul(x, rows.T, out=aligned_empty(out.shape, np.float32))

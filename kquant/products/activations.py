@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ import numpy.typing as npt
 import kquant
 from kquant._floats import as_numbers
 from kquant.arrays.codec import quantize
-from kquant.errors import NonFiniteError, ShapeError, UnsupportedTypeError
+from kquant.arrays.overflow import quantize_checked
+from kquant.errors import NonFiniteError, OutOfRangeError, ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
 from kquant.kernels.activations import Activations
 from kquant.kernels.execute import WHOLE, Bytes, Execution, Floats, aligned_empty
@@ -47,6 +48,7 @@ class PackedActivations:
     Raises:
         ShapeError: `x` is a single number.
         UnsupportedTypeError: `x` is no array of floats.
+        NonFiniteError: A finite number of `x` is too large for float32.
 
     The first product with a type whose activations are packed raises `NonFiniteError` if one of them is
     NaN or infinite.
@@ -59,12 +61,14 @@ class PackedActivations:
     ((4, 3), (2, 3), (3, 2))
     """
 
-    __slots__ = ("_packed", "rows", "shape")
+    __slots__ = ("_packed", "are_rows", "rows", "shape")
 
     shape: tuple[int, ...]
     """Of x: (k,) or (..., k, n)."""
     rows: Floats
     """float32 (..., n, k): a row for each column of x."""
+    are_rows: bool
+    """Whether the caller gave rows, as in `x @ w.T`: errors say where in them."""
     _packed: dict[TensorType, list[Activations]]
 
     def __init__(self, x: npt.ArrayLike) -> None:
@@ -82,8 +86,15 @@ class PackedActivations:
         made._hold(floats(x))
         return made
 
-    def _hold(self, x: Floats) -> None:
-        self.shape = x.shape
+    @classmethod
+    def held_rows(cls, x: npt.ArrayLike) -> Self:
+        """The same of rows, (..., n, k), which stand in `x @ w.T`."""
+        made = cls.__new__(cls)
+        made._hold(floats(x).swapaxes(-1, -2), are_rows=True)
+        return made
+
+    def _hold(self, x: Floats, *, are_rows: bool = False) -> None:
+        self.shape, self.are_rows = x.shape, are_rows
         self.rows = x[None] if x.ndim < 2 else x.swapaxes(-1, -2)
         self._packed = {}
 
@@ -143,11 +154,32 @@ class PackedActivations:
         return out.reshape(*self.rows.shape[:-1], -1)
 
     def _refused(self, partner: TensorType) -> NonFiniteError:
-        x = self.rows.reshape(self.shape) if self.ndim == 1 else self.rows.swapaxes(-1, -2)
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        element = int(np.argmin(np.isfinite(self.rows)))
         return NonFiniteError(
             f"activations: expected finite float32 values to pack as {partner.name}, "
-            f"got {x[where]} at index {where}"
+            f"got {self.rows.flat[element]} at index {self._place(element)}"
+        )
+
+    def check_range(self, partner: TensorType, execution: Execution) -> None:
+        """Raises `OutOfRangeError` for a number that the type cannot hold."""
+        fmt, rows = format_of(partner), self.contiguous()
+        rows = rows.reshape(-1, rows.shape[-1])
+        out = np.empty((len(rows), partner.row_bytes(rows.shape[-1])), np.uint8)
+        _, overflow = quantize_checked(fmt, rows, None, out, execution)
+        if overflow:
+            place = self._place(overflow.element)
+            raise OutOfRangeError(f"activations: {overflow.sentence(f'at index {place}')}")
+
+    def _place(self, element: int) -> tuple[int, ...]:
+        """Where the caller has an element of `rows`."""
+        *stack, column, i = (int(n) for n in np.unravel_index(element, self.rows.shape))
+        if self.ndim == 1:
+            return (i,)
+        return (*stack, column, i) if self.are_rows else (*stack, i, column)
+
+    def __matmul__(self, w: object) -> NoReturn:
+        raise UnsupportedTypeError(
+            f"{self!r}: expected on the right, as in w @ x; rows are multiplied by x.T @ w.T"
         )
 
     def __repr__(self) -> str:
@@ -194,12 +226,24 @@ class TransposedActivations:
 
 
 def floats(x: npt.ArrayLike) -> Floats:
-    """float32; raises `UnsupportedTypeError` if `x` is not an array of real numbers."""
+    """float32.
+
+    Raises `UnsupportedTypeError` if `x` is not an array of real numbers, `NonFiniteError` if float32 cannot
+    hold one of them.
+    """
     if type(x) is np.ndarray and x.dtype == np.float32:
         return x
-    values = as_numbers(x, "matmul")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused when it is packed
-        return values.astype(np.float32, copy=False)
+    values = as_numbers(x, "activations")
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        made = values.astype(np.float32, copy=False)
+    if values.dtype != np.float32 and np.isinf(made).any():
+        lost = np.argwhere(np.isinf(made) & np.isfinite(values))
+        if len(lost):
+            where = tuple(int(i) for i in lost[0])
+            raise NonFiniteError(
+                f"activations: expected values that float32 can hold, got {values[where]} at index {where}"
+            )
+    return made
 
 
 def matrices_of(stack: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

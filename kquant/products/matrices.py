@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kquant.arrays.codec import check_out, execution_of, quantize
-from kquant.errors import OptionError, ShapeError, UnsupportedTypeError
+from kquant._floats import as_array
+from kquant.arrays.codec import check_out, execution_of
+from kquant.errors import KQuantError, OptionError, ShapeError, UnsupportedTypeError
 from kquant.formats import format_of
 from kquant.kernels.execute import Execution, Floats
 from kquant.kernels.language.dot import BlockDot
@@ -64,12 +65,13 @@ def matmul(
 
     Raises:
         ShapeError: The shapes do not fit `np.matmul`'s rules, or that of `out` is another.
-        NonFiniteError: An activation is NaN or infinite.
+        NonFiniteError: An activation that is to be packed is NaN or infinite, or one is finite and too
+            large for float32.  With F32, F16 and BF16, NaN and infinity go through, as in NumPy.
         OutOfRangeError: An activation is too large to be packed, or a result is beyond float32, though all
             numbers are finite.
         UnsupportedTypeError: `x` is no array of floats, `out` none of float32 that can be written to,
             `experts` none of integers, or kquant cannot multiply the type of `w`.
-        OptionError: There is no such expert, `threads` is less than 1, or `pool` is closed.
+        OptionError: There is no such expert, `threads` is less than 1, or `pool` is no open pool.
 
     Source: `ggml_compute_forward_mul_mat` and `ggml_compute_forward_mul_mat_id` in
     https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-cpu/ggml-cpu.c
@@ -88,6 +90,7 @@ def matmul(
     given = x if isinstance(x, PackedActivations) else PackedActivations.held(x)
     planned = _Planned(w, given, out, experts)
     run(planned.jobs(given, how, threads, pool), how, threads, pool)
+    planned.check(how)
     return planned.finished()
 
 
@@ -117,8 +120,9 @@ def matmul_many(
         A list of what `kquant.matmul` gives for each.
 
     Raises:
-        ShapeError, NonFiniteError, UnsupportedTypeError, OptionError: As `kquant.matmul`; also if `out` is
-            not as long as `weights`, or its arrays share memory.
+        ShapeError, NonFiniteError, OutOfRangeError, UnsupportedTypeError, OptionError: As `kquant.matmul`,
+            with the number of the weight; also if `out` is not as long as `weights`, or its arrays share
+            memory.
 
     >>> import numpy as np, kquant
     >>> wq = kquant.QuantizedTensor.from_numpy(np.eye(4, 256), "Q4_K")
@@ -129,8 +133,10 @@ def matmul_many(
     how = execution_of(execution)
     given = x if isinstance(x, PackedActivations) else PackedActivations.held(x)
     outs = [None] * len(weights) if out is None else _apart(out, len(weights))
-    planned = [_Planned(w, given, y, experts) for w, y in zip(weights, outs, strict=True)]
+    planned = [_planned(i, w, given, outs[i], experts) for i, w in enumerate(weights)]
     run([job for p in planned for job in p.jobs(given, how, threads, pool)], how, threads, pool)
+    for p in planned:
+        p.check(how)
     return [p.finished() for p in planned]
 
 
@@ -156,7 +162,7 @@ class _Planned:
             raise UnsupportedTypeError(
                 f"matmul: expected packed weights in a QuantizedTensor, got {type(w).__name__}"
             )
-        self._format, self._out, self._x = format_of(w.type), out, x.rows
+        self._format, self._out, self._x = format_of(w.type), out, x
         if self._format.dot is None:
             vec_dot_type(w.type)  # tells why
         data, x_shape = w.data, x.shape
@@ -170,7 +176,7 @@ class _Planned:
             self._w_stack, self._matrices = ids.shape, [data[i] for i in ids.ravel().tolist()]
             n_bytes = ids.size * data.nbytes // max(len(data), 1)
         self._exceeds_cache = is_beyond_cache(n_bytes)
-        self._stack = stack = _stack_of(w, self._w_stack, x_shape)
+        self._stack = stack = _stack_of(w, self._w_stack, x)
         shape = stack if is_row else (*stack, data.shape[-2])
         shape = shape if is_column else (*shape, x_shape[-1])
         if out is not None:
@@ -204,21 +210,30 @@ class _Planned:
         each = zip(weights, activations, matrices_of(target), strict=True)
         return [Job(self._format, *of_one, self._exceeds_cache) for of_one in each]
 
-    def finished(self) -> Floats:
-        """The result, where the caller wants it.
-
-        Raises `OutOfRangeError` if it is beyond float32 though all operands are finite.
-        """
+    def check(self, execution: Execution) -> None:
+        """Raises `OutOfRangeError` if the result is beyond float32 though all operands are finite."""
         if not np.isfinite(self._result).all():
             dot = self._format.dot
             if isinstance(dot, BlockDot):
-                quantize(self._x, dot.partner)  # tells of activations that cannot be packed
+                self._x.check_range(dot.partner, execution)
             packed = [(matrix, self._format.type) for matrix in self._matrices]
-            refuse_overflow(self._result, "matmul", *packed, (self._x, TensorType.F32))
+            result = self._result.swapaxes(-1, -2) if self._x.are_rows else self._result
+            refuse_overflow(result, "matmul", *packed, (self._x.rows, TensorType.F32))
+
+    def finished(self) -> Floats:
+        """The result, where the caller wants it."""
         if self._out is None or self._out is self._result:
             return self._result
         self._out[...] = self._result
         return self._out
+
+
+def _planned(i: int, w: QuantizedTensor, *given: Any) -> _Planned:
+    """One of several products; errors say which."""
+    try:
+        return _Planned(w, *given)
+    except KQuantError as error:
+        raise type(error)(f"weight {i}: {error}") from None
 
 
 def _repeated(matrices: list[Any], shape: tuple[int, ...], stack: tuple[int, ...]) -> list[Any]:
@@ -228,9 +243,9 @@ def _repeated(matrices: list[Any], shape: tuple[int, ...], stack: tuple[int, ...
     return [matrices[i] for i in np.broadcast_to(np.arange(len(matrices)).reshape(shape), stack).flat]
 
 
-def _stack_of(w: QuantizedTensor, w_stack: tuple[int, ...], x_shape: tuple[int, ...]) -> tuple[int, ...]:
+def _stack_of(w: QuantizedTensor, w_stack: tuple[int, ...], x: PackedActivations) -> tuple[int, ...]:
     """The axes before the matrices in what `np.matmul` gives, or its refusal."""
-    x_stack = x_shape[:-2]
+    x_shape, x_stack = x.shape, x.shape[:-2]
     try:
         if x_shape[-2:][:1] != w.shape[-1:]:
             raise ValueError
@@ -239,6 +254,11 @@ def _stack_of(w: QuantizedTensor, w_stack: tuple[int, ...], x_shape: tuple[int, 
         return np.broadcast_shapes(w_stack, x_stack)
     except ValueError:
         got = (*w_stack, *w.shape[-2:])
+        if x.are_rows:
+            raise ShapeError(
+                f"matmul: expected shapes (..., n, k) @ (..., k, m), got {(*x_stack, *x_shape[:-3:-1])} @ "
+                f"{(*w_stack, *w.shape[:-3:-1])} of {w.type.name}, transposed"
+            ) from None
         raise ShapeError(
             f"matmul: expected shapes (..., m, k) @ (k,) or (..., k, n), got {got} of "
             f"{w.type.name} @ {x_shape}"
@@ -247,7 +267,7 @@ def _stack_of(w: QuantizedTensor, w_stack: tuple[int, ...], x_shape: tuple[int, 
 
 def _ids(experts: npt.ArrayLike, w: QuantizedTensor) -> npt.NDArray[np.intp]:
     """The experts' numbers; all of them are there."""
-    ids = np.asarray(experts)
+    ids = as_array(experts, "experts")
     if ids.dtype.kind not in "iu" and ids.size:
         raise UnsupportedTypeError(f"experts: expected integers, got dtype {ids.dtype}")
     if w.ndim != 3:

@@ -102,7 +102,7 @@ def test_a_tensor_that_numpy_cannot_read() -> None:
     )
     for call, what in (
         (lambda: kquant.quantize(Unreadable(), "Q4_K"), ""),
-        (lambda: kquant.matmul(W, Unreadable()), "matmul: "),
+        (lambda: kquant.matmul(W, Unreadable()), "activations: "),
         (lambda: kquant.quantize(np.ones((1, 256)), "Q4_K", Unreadable()), "imatrix: "),
         (lambda: Imatrix({"w": Unreadable()}, path="m.dat"), "m.dat: w: "),
     ):

@@ -112,8 +112,14 @@ def test_values_are_numbers(dtype: str) -> None:
 
 
 def test_ragged_rows_are_no_array() -> None:
-    with pytest.raises(ValueError, match="inhomogeneous"):
+    with pytest.raises(ShapeError, match=r"^expected nested lists of one length, got lists that NumPy cann"):
         codec.quantize([[1.0, 2.0], [3.0]], "F16")
+
+
+@pytest.mark.parametrize(("value", "kind"), [(None, "NoneType"), ("abc", "str"), (object(), "object")])
+def test_what_is_no_array_is_named(value: Any, kind: str) -> None:
+    with pytest.raises(UnsupportedTypeError, match=rf"^expected an array of floats, got {kind}$"):
+        codec.quantize(value, "F16")
 
 
 # ---------------------------------------------------------------- values
@@ -212,6 +218,31 @@ def test_threads(threads: int) -> None:
     ):
         with pytest.raises(OptionError, match=rf"^threads: expected at least 1, got {threads}$"):
             call()
+
+
+@pytest.mark.parametrize("threads", ["2", 1.5])
+def test_threads_are_counted(threads: Any) -> None:
+    message = rf"^threads: expected a whole number, got {threads!r}$"
+    with pytest.raises(OptionError, match=message):
+        codec.quantize(ROWS, "Q4_K", threads=threads)
+    with pytest.raises(OptionError, match=message):
+        codec.dequantize(np.zeros((3, 144), np.uint8), "Q4_K", threads=threads)
+
+
+def test_pools() -> None:
+    """Also where there is nothing to do."""
+    closed = kquant.Pool(1)
+    closed.close()
+    wrong: list[tuple[Any, str]] = [
+        (closed, "an open one, got one that is closed"),
+        (2, "a kquant.Pool, got int"),
+    ]
+    for pool, message in wrong:
+        for n in (0, 3):
+            with pytest.raises(OptionError, match=f"^pool: expected {message}$"):
+                codec.quantize(ROWS[:n], "Q4_K", pool=pool)
+            with pytest.raises(OptionError, match=f"^pool: expected {message}$"):
+                codec.dequantize(np.zeros((n, 144), np.uint8), "Q4_K", pool=pool)
 
 
 def test_execution() -> None:

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
+from typing import Any
 
 import pytest
 
@@ -180,6 +181,12 @@ def test_what_a_task_held_is_released(pool: Pool) -> None:
 
 
 # ---------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize("threads", ["2", 1.5])
+def test_threads_are_a_whole_number(threads: Any) -> None:
+    with pytest.raises(OptionError, match=f"^threads: expected a whole number, got {threads!r}$"):
+        Pool(threads)
 
 
 def test_closing_ends_the_threads() -> None:

@@ -272,6 +272,13 @@ FROZEN.flags.writeable = False
 BOTH = np.zeros((3, 2), np.float32)
 ERRORS: list[tuple[Any, type[KQuantError], str]] = [
     (lambda: PackedActivations(1.0), ShapeError, "expected shape (k,) or (..., k, n), got a single number"),
+    (lambda: PackedActivations(PackedActivations(X)), UnsupportedTypeError, "got PackedActivations"),  # type: ignore[arg-type]
+    (
+        lambda: operator.matmul(W[0], PackedActivations(X).T),
+        UnsupportedTypeError,
+        "got TransposedActivations",
+    ),
+    (lambda: PackedActivations(X) @ W[0], UnsupportedTypeError, "expected on the right, as in w @ x"),
     (lambda: PackedActivations(["a"]), UnsupportedTypeError, "expected an array of floats, got dtype <U1"),
     (lambda: PackedActivations(np.ones((2, 3, 4))).T, ShapeError, "expected a matrix; `mT` transposes"),
     (lambda: PackedActivations(np.ones(3)).mT, ShapeError, "expected at least two axes"),
@@ -318,8 +325,17 @@ ERRORS: list[tuple[Any, type[KQuantError], str]] = [
         ShapeError,
         "got (2, 3, 256) of Q4_K @ (3, 256, 2)",
     ),
+    (lambda: matmul(W, X, experts=[[0], [1, 2]]), ShapeError, "experts: expected nested lists of one length"),
     (lambda: matmul_many([W[0], X], X), UnsupportedTypeError, "in a QuantizedTensor, got ndarray"),  # type: ignore[list-item]
+    (lambda: matmul_many([W[0], X], X), UnsupportedTypeError, "weight 1: matmul: expected packed"),  # type: ignore[list-item]
+    (
+        lambda: matmul_many([W[0]] * 2, X, [BOTH, BOTH[:1].copy()]),
+        ShapeError,
+        "weight 1: out: expected the result's",
+    ),
     (lambda: matmul(W[0], X, 0), OptionError, "threads: expected at least 1, got 0"),
+    (lambda: matmul(W[0], X, 1.5), OptionError, "threads: expected a whole number, got 1.5"),  # type: ignore[arg-type]
+    (lambda: matmul(W[0], X, pool=2), OptionError, "pool: expected a kquant.Pool, got int"),  # type: ignore[arg-type]
 ]
 
 

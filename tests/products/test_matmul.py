@@ -284,6 +284,21 @@ ERRORS: list[tuple[Any, type[KQuantError], str]] = [
     (lambda: packed("Q4_K", 3, 256) @ np.ones(256, complex), UnsupportedTypeError, "got dtype complex128"),
     (lambda: packed("Q4_K", 3, 256) @ np.full(256, np.nan), NonFiniteError, "got nan"),
     (
+        lambda: np.ones((4, 255)) @ packed("Q4_K", 3, 256).T,
+        ShapeError,
+        "(..., n, k) @ (..., k, m), got (4, 255) @ (256, 3) of Q4_K, transposed",
+    ),
+    (
+        lambda: np.ones((2, 4, 255)) @ packed("Q4_K", 2, 3, 256).mT,
+        ShapeError,
+        "got (2, 4, 255) @ (2, 256, 3) of Q4_K, transposed",
+    ),
+    (lambda: np.ones((4, 256)) @ packed("Q4_K", 3, 256), ShapeError, "got (4, 256) @ (3, 256)"),
+    (lambda: [[1.0] * 256] @ packed("Q4_K", 3, 256), ShapeError, "got (1, 256) @ (3, 256)"),
+    (lambda: packed("Q4_K", 3, 256).T @ np.ones((4, 2)), ShapeError, "got (256, 3) @ (4, 2)"),
+    (lambda: packed("Q4_K", 3, 256) @ [[1.0], [1.0, 2.0]], ShapeError, "nested lists of one length"),
+    (lambda: packed("Q4_K", 3, 256) @ cast(Any, None), UnsupportedTypeError, "got NoneType"),
+    (
         lambda: matmul(cast(QuantizedTensor, np.ones((3, 256))), np.ones(256)),
         UnsupportedTypeError,
         "in a QuantizedTensor, got ndarray",

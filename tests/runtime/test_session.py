@@ -1,0 +1,105 @@
+"""Sequences: cut, copied, saved and loaded, they go on as if they had been read anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kquant
+from kquant import LanguageModel, OptionError
+from support.golden_models import model_path, recorded
+
+TOKENS = recorded("llama-dense")["tokens"].tolist()
+
+
+@pytest.fixture
+def llm() -> Iterator[LanguageModel]:
+    with LanguageModel(model_path("llama-dense"), context=80) as made:
+        yield made
+
+
+def test_one_by_one_or_at_once(llm: LanguageModel) -> None:
+    expected = llm.logits(TOKENS)
+    session = llm.session()
+    one_by_one = [session.read([token]) for token in TOKENS]
+    assert np.array_equal(one_by_one, expected)
+    assert session.tokens == TOKENS
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_nothing(llm: LanguageModel, threads: int) -> None:
+    with LanguageModel(model_path("llama-dense"), threads=threads) as other:
+        assert np.array_equal(other.logits(TOKENS[:20]), llm.logits(TOKENS[:20]))
+
+
+def test_a_prefix_is_shared(llm: LanguageModel) -> None:
+    expected = llm.logits(TOKENS)
+    session = llm.session()
+    session.read(TOKENS[:30])
+    other = session.copy()
+    assert np.array_equal(other.read(TOKENS[30:40]), expected[39])
+    session.truncate(10)
+    assert np.array_equal(session.read(TOKENS[10:50], every=True), expected[10:50])
+    assert session.keep_prefix_of([*TOKENS[:20], 127, 126]) == 20
+    assert session.keep_prefix_of(TOKENS[:20]) == 19  # the last one is read again, for its logits
+    assert len(other) == 40
+
+
+def test_saved_and_loaded(llm: LanguageModel, tmp_path: Path) -> None:
+    expected = llm.logits(TOKENS)
+    session, file = llm.session(), tmp_path / "session.npz"
+    session.read(TOKENS[:30])
+    session.save(file)
+    other = llm.session()
+    other.load(file)
+    assert other.tokens == TOKENS[:30]
+    assert np.array_equal(other.read(TOKENS[30:]), expected[-1])
+    assert [path.name for path in tmp_path.iterdir()] == ["session.npz"]
+
+
+def test_of_another_model_or_none(llm: LanguageModel, tmp_path: Path) -> None:
+    file = tmp_path / "session.npz"
+    session = llm.session()
+    session.read(TOKENS[:3])
+    session.save(file)
+    for other, type_k, got in (
+        ("llama-moe", "F16", r"\['llama: .*, got \['llama: "),
+        ("llama-dense", "Q8_0", "'Q8_0', 'F16'.*, got .*'F16', 'F16'"),
+    ):
+        model = LanguageModel(model_path(other), cache_type_k=type_k)
+        with model, pytest.raises(OptionError, match=got):
+            model.session().load(file)
+    for content in (b"", b"PK\x03\x04", file.read_bytes()[:200]):
+        (tmp_path / "broken.npz").write_bytes(content)
+        with pytest.raises(OptionError, match=r"broken.npz: expected a session that kquant has saved, got"):
+            session.load(tmp_path / "broken.npz")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    with pytest.raises(OptionError, match="expected a session that kquant has saved"):
+        session.load(tmp_path / "other.npz")
+    with pytest.raises(FileNotFoundError):
+        session.load(tmp_path / "none.npz")
+    with pytest.raises(kquant.OutputError):
+        session.save(tmp_path / "no such folder" / "session.npz")
+
+
+def test_what_cannot_be_read(llm: LanguageModel) -> None:
+    session = llm.session()
+    with pytest.raises(OptionError, match="tokens: expected 0 to 127, got 128 at index 1"):
+        session.read([3, 128])
+    with pytest.raises(OptionError, match="tokens: expected 0 to 127, got -1 at index 0"):
+        session.read([-1])
+    for wrong in ([], [[1]], [1.5], 3):
+        with pytest.raises(
+            OptionError, match=r"tokens: expected integers of shape \(n,\), at least one, got"
+        ):
+            session.read(wrong)
+    with pytest.raises(
+        OptionError, match="expected at most 80 tokens in the context, got 81: give the model"
+    ):
+        session.read([1] * 81)
+    assert len(session) == 0
+    with pytest.raises(OptionError, match="length: expected 0 to 0 tokens, got 1"):
+        session.truncate(1)
