@@ -20,12 +20,13 @@ from support.golden_models import squared_error
 
 MOST = 1e-8
 CONTEXT = 256
-DEEP = pytest.mark.slow
-"""Baichuan's sizes are told apart by 32 and 40 layers."""
+DEEP = ("baichuan-13b", "baichuan-7b", "command-r-plus", "exaone4-32b", "gemma3-27b")
+"""Models that are known by their layers: 32, 40, 64, 64, 62."""
+MARKED = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in NAMES]
 
 
 @pytest.mark.parametrize("execution", ["numba", "numpy"])
-@pytest.mark.parametrize("name", [pytest.param(n, marks=DEEP) if "baichuan" in n else n for n in NAMES])
+@pytest.mark.parametrize("name", MARKED)
 def test_logits_and_greedy_tokens(name: str, execution: Execution) -> None:
     golden = recorded(name)
     with kquant.LanguageModel(
@@ -38,7 +39,7 @@ def test_logits_and_greedy_tokens(name: str, execution: Execution) -> None:
         while len(found) < len(golden["greedy"]):
             found.append(int(session.read(found[-1:]).argmax()))
         assert found == golden["greedy"].tolist()
-        for n, last in ((1, 20), (7, len(logits))):
+        for n, last in ((1, 10), (7, len(logits))):
             session = llm.session()
             cut = [session.read(golden["tokens"][i : i + n], every=True) for i in range(0, last, n)]
             assert np.array_equal(np.concatenate(cut), logits[:last])

@@ -27,7 +27,7 @@ MAVERICK = 128
 
 
 def llama4(g: Graph) -> Program:
-    """Three layers of four rotate and see a chunk; experts that weigh what they are given, and one for all."""
+    """Three layers of four rotate and see a chunk; experts weigh what they are given; one is for all."""
     h, rope = g.h, g.h.rope("adjacent", context=g.context)
     is_chunked = h.window > 0 or not h.has("attention.sliding_window")
     local = replace(rope, base=h.number("rope.freq_base_swa", rope.base)) if is_chunked else rope
