@@ -11,6 +11,7 @@ from kquant.llama_cpp.formats import FORMATS
 from kquant.llama_cpp.grammar import LlamaGrammar
 from kquant.llama_cpp.options import OWN_TEMPLATE
 from kquant.llama_cpp.processors import StoppingCriteriaList
+from kquant.runtime.chat import render_chat
 
 if TYPE_CHECKING:
     from kquant.llama_cpp.llama import Llama
@@ -98,8 +99,6 @@ def complete(
 
 def _prompt(llama: Llama, messages: Sequence[Mapping[str, Any]], tools: Tools) -> tuple[list[int], list[str]]:
     """Its tokens, and the texts that end an answer."""
-    from kquant.runtime.chat import render_chat
-
     tokenizer = llama.llm.tokenizer
     bos, eos = ("" if i is None else tokenizer.token_text(i) for i in (tokenizer.bos_id, tokenizer.eos_id))
     name, own = llama.chat_format, tokenizer.chat_template

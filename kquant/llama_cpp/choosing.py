@@ -32,8 +32,13 @@ class Chooser:
         self._llama, self._sampler, self._processors = llama, sampler, processors
         if grammar is not None and not isinstance(grammar, LlamaGrammar):
             raise OptionError(f"grammar: expected a LlamaGrammar, got {type(grammar).__name__}")
-        self._constraint = None if grammar is None else grammar.constraint(llama.vocabulary)
+        self._constraint = None if grammar is None else grammar.constraint(llama.llm)
         self._chosen: list[int] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether the grammar allows nothing more."""
+        return self._constraint is not None and self._constraint.finished
 
     def __call__(self, logits: npt.NDArray[np.float32]) -> int:
         """The next token; the logits stay as they are."""

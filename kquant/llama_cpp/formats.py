@@ -24,6 +24,7 @@ def _turns(begin: str, middle: str, end: str, assistant: str = "assistant") -> s
     text = TURNS.replace("BEGIN", begin).replace("MIDDLE", middle).replace("END", end)
     if assistant == "assistant":
         return text
+    text = text.replace("in messages", 'in messages if message.role != "system"')  # Gemma has none
     text = text.replace(begin + "assistant", begin + assistant)
     return text.replace("message.role", f'"{assistant}" if message.role == "assistant" else message.role')
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kquant.runtime.constraints import Constraint, ConstraintVocabulary
+    from kquant.runtime.constraints import Constraint
+    from kquant.runtime.language_model import LanguageModel
 
 __all__ = ["LlamaGrammar"]
 
@@ -40,11 +41,9 @@ class LlamaGrammar:
         """From a JSON schema, as text."""
         return cls(json_schema=json.loads(json_schema))
 
-    def constraint(self, vocabulary: ConstraintVocabulary) -> Constraint:
-        """For one text.  Raises `OptionError` if the grammar is wrong."""
-        from kquant.runtime.constraints import Constraint
-
-        return Constraint(vocabulary, **self._forms)
+    def constraint(self, llm: LanguageModel) -> Constraint:
+        """For one text of a model.  Raises `OptionError` if the grammar is wrong."""
+        return llm.constraint(**self._forms)
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={form!r}" for name, form in self._forms.items() if form is not None)

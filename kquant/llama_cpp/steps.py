@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from kquant.runtime.constraints import ConstraintVocabulary
-
 __all__ = ["LlamaState", "Steps"]
 
 DEFAULT_SEED = 0xFFFFFFFF
 """Of llama.cpp: another one each time, where no completion derives one from it."""
+
+UNSPECIFIED = 0xFFFFFFFF
+"""llama.cpp's -1 as a file stores it."""
 
 _Floats = npt.NDArray[np.float32]
 
@@ -99,8 +100,8 @@ class Steps:
         self._session = self._llm.session()
         self._logits: _Floats | None = None
         self.scores: _Floats = np.zeros((self.n_ctx() if logits_all else n_batch, self.n_vocab()), np.float32)
-        """Logits, float32 (n, n_vocab): with `logits_all` row i tells what follows token i; else only the row of
-        the last token is filled, the last row of all if there are more tokens than rows."""
+        """Logits, float32 (n, n_vocab): with `logits_all` row i tells what follows token i; else only the row
+        of the last token is filled, the last row of all if there are more tokens than rows."""
         self.chat_handler = chat_handler
         self.chat_format = chat_format or (OWN_TEMPLATE if self._llm.tokenizer.chat_template else "llama-2")
         self._tell(f"options that are not known and do nothing: {', '.join(unknown)}" if unknown else "")
@@ -137,7 +138,8 @@ class Steps:
         """How tokens become one embedding: 0 not at all, 1 mean, 2 first, 3 last token."""
         if self._pooling >= 0:
             return self._pooling
-        return self._llm.hyperparameters.integer("pooling_type", 0, most=1 << 31)
+        found = self._llm.hyperparameters.integer("pooling_type", 0, most=UNSPECIFIED)
+        return 0 if found == UNSPECIFIED else found
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -303,6 +305,8 @@ class Steps:
             if criteria is not None and criteria(np.array(self._session.tokens, np.intc), self._logits):
                 return
             sent = yield token
+            if choose.finished:
+                return
             rest = [token, *(sent or ())]
 
     def sampling(self, *, temperature: float, mirostat_mode: int = 0, **settings: Any) -> Sampling:
@@ -348,18 +352,6 @@ class Steps:
     def llm(self) -> LanguageModel:
         """What does the work."""
         return self._llm
-
-    @cached_property
-    def vocabulary(self) -> ConstraintVocabulary:
-        """For grammars; made once."""
-        from kquant.runtime.constraints import ConstraintVocabulary
-
-        tokens = self._llm.tokenizer
-        return ConstraintVocabulary(
-            [tokens.token_bytes(i, False) for i in range(len(tokens))],
-            sorted(tokens.end_ids),
-            tokenize=lambda text: self.tokenize(text, add_bos=False),
-        )
 
     def print_timings(self) -> None:
         """llama.cpp's lines, if `verbose`."""

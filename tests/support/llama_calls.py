@@ -71,7 +71,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     ],
     "metadata": lambda llm: {k: v for k, v in llm.metadata.items() if len(v) < 100},
     "steps": lambda llm: steps(llm),
-    "generate": lambda llm: [token for token in islice(llm.generate([504, 253], temp=0.0), 5)],
+    "generate": lambda llm: list(islice(llm.generate([504, 253], temp=0.0), 5)),
     "reset": lambda llm: [llm.reset(), llm.n_tokens, llm.scores[: llm.n_tokens].shape],
 }
 
