@@ -4,7 +4,7 @@
 
     KQuantError
     ├── UnknownTypeError        no tensor type or file type of that name or id     (also LookupError)
-    ├── UnsupportedTypeError    a type or kind that exists, but not for what was asked   (also NotImplementedError)
+    ├── UnsupportedTypeError    a type that exists, but not for what was asked      (also NotImplementedError)
     ├── ShapeError              a row length, byte count or shape that cannot be    (also ValueError)
     ├── NonFiniteError          NaN or infinity where a number is needed            (also ValueError)
     │   └── OutOfRangeError     a finite number that a type cannot hold
@@ -58,7 +58,7 @@ class UnknownTypeError(KQuantError, LookupError):
 
 
 class UnsupportedTypeError(KQuantError, NotImplementedError):
-    """A tensor type, file type or kind of vocabulary that llama.cpp has, and kquant has not for what was asked."""
+    """A type of tensor, file or vocabulary exists in llama.cpp, but kquant has nothing for what was asked."""
 
 
 class ShapeError(KQuantError, ValueError):

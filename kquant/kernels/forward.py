@@ -105,7 +105,7 @@ def _normalize(centered: bool) -> Callable[..., None]:
 
 
 def normalize(centered: bool) -> Any:
-    """(x, eps, weight, bias, out): rows (n, width), weight (1 or parts, width), bias (0, ...) or as weight."""
+    """(x, eps, weight, bias, out): x (n, width), weight (1 or parts, width), bias so or (0, 0)."""
     signature = "R(float32, 2), float64, R(float32, 2), R(float32, 2), float32[:, ::1]"
     return compiled(_normalize(centered), signature, f"forward-{'layer' if centered else 'rms'}_norm")
 

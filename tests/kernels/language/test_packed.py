@@ -10,7 +10,7 @@ import pytest
 
 from kquant.kernels.compile import compiled
 from kquant.kernels.language.dot import BlockDot, Minima, Scales
-from kquant.kernels.language.lanes import Rows
+from kquant.kernels.language.lanes import Rows, as_float
 from kquant.kernels.language.mark import kernel
 from kquant.kernels.language.packed import (
     bits,
@@ -21,12 +21,13 @@ from kquant.kernels.language.packed import (
     high_product,
     joined,
     load_bytes,
+    load_short,
     nibbles_joined,
     quad,
     signed,
 )
 from kquant.kernels.language.products import block_from, factor, put_sums, sums_at, tile_at, zero_sums
-from kquant.kernels.language.tiles import empty_tile, put_d, put_levels, put_min, put_scales
+from kquant.kernels.language.tiles import empty_tile, put_d, put_levels, put_min, put_minima, put_scales
 from kquant.kernels.layout import ROWS, tile
 from kquant.types import TensorType
 
@@ -44,6 +45,7 @@ def declared(**facts: Any) -> BlockDot:
 
 BLOCKS = declared()
 SUPER_BLOCKS = declared(partner=TensorType.Q8_K, largest=63, scales=Scales(16, 127))
+WITH_MINIMA = declared(partner=TensorType.Q8_K, largest=3, scales=Scales(16, 15), minima=Minima(16, 15))
 
 W = np.random.default_rng(0).integers(0, 256, (ROWS, 64)).astype(np.uint8)
 """Sixteen rows of bytes, every bit at random."""
@@ -199,6 +201,41 @@ def test_every_half() -> None:
             expected = w[:, 2:4].copy().view("<f2").astype(np.float32)[:, 0] + np.float32(0)
         np.testing.assert_array_equal(out[0], expected)
         np.testing.assert_array_equal(out[1], expected)
+
+
+@kernel
+def read_shorts(w: Rows, tiles: Rows, out: Rows) -> None:
+    block, tile = block_from(w, 0, 0, ROWS), tile_at(tiles, 0, BLOCKS)
+    put_d(tile, as_float(load_short(block, 1)))
+    put_sums(out, 0, zero_sums(sums_at(out, 0, 1)) + factor(tile, 0))
+
+
+def test_shorts() -> None:
+    """Of two bytes at any place, low byte first, and never negative."""
+    run = compiled(read_shorts, "R(uint8, 2), uint8[:, ::1], float32[:, ::1]", "read_shorts")
+    memory, found, expected = np.empty((1, tile(32).itemsize), np.uint8), *np.empty((2, 1, ROWS), np.float32)
+    run(W, memory, found)
+    read_shorts(W, [empty_tile(ROWS, BLOCKS)], expected)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found[0], W[:, 1] + 256 * W[:, 2].astype(np.int64))
+    assert found.max() > 32767
+
+
+@kernel
+def keep_minima(w: Rows, tiles: Rows) -> None:
+    block, tile = block_from(w, 0, 0, ROWS), tile_at(tiles, 0, WITH_MINIMA)
+    head = load_bytes(block, 0, 16)
+    put_minima(tile, quad(head, 2), quad(head, 0), quad(head, 3), quad(head, 1))
+
+
+def test_minima() -> None:
+    expected, found = empty_tile(ROWS, WITH_MINIMA), np.zeros((1, tile(256).itemsize), np.uint8)
+    keep_minima(W, [expected])
+    compiled(keep_minima, "R(uint8, 2), uint8[:, ::1]", "keep_minima")(W, found)
+    minima = found.view(tile(256))["minima"][0, 0].swapaxes(0, 1).reshape(ROWS, 16)
+    np.testing.assert_array_equal(minima.T, expected.minima)
+    order = [8, 9, 10, 11, 0, 1, 2, 3, 12, 13, 14, 15, 4, 5, 6, 7]
+    np.testing.assert_array_equal(expected.minima, W[:, order].T)
 
 
 @kernel
