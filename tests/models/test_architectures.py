@@ -39,7 +39,7 @@ def test_logits_and_greedy_tokens(name: str, execution: Execution) -> None:
         while len(found) < len(golden["greedy"]):
             found.append(int(session.read(found[-1:]).argmax()))
         assert found == golden["greedy"].tolist()
-        for n, last in ((1, 20), (7, len(logits))):
+        for n, last in ((1, 10), (7, len(logits))):
             session = llm.session()
             cut = [session.read(golden["tokens"][i : i + n], every=True) for i in range(0, last, n)]
             assert np.array_equal(np.concatenate(cut), logits[:last])
