@@ -7,8 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import kquant.llama_cpp.chat as chat
+import kquant.llama_cpp.completions as completions
+import kquant.llama_cpp.embeddings as embeddings
 from kquant.errors import MissingDependencyError, OptionError
-from kquant.llama_cpp import chat, completions, embeddings
 from kquant.llama_cpp.grammar import LlamaGrammar
 from kquant.llama_cpp.processors import LogitsProcessorList, StoppingCriteriaList
 from kquant.llama_cpp.steps import Steps
