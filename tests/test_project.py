@@ -147,6 +147,7 @@ PUBLIC_MODULES = [
     "kquant.errors",
     "kquant.formats",
     "kquant.gguf",
+    "kquant.llama_cpp",
     "kquant.policy",
     "kquant.reporting.facts",
     "kquant.reporting.histogram",
@@ -198,6 +199,7 @@ LAYERS = [
         FOUNDATION
         | {"kernels", "formats", "arrays", "products", "gguf", "model", "models", "tokenizers", ""},
     ),
+    ({"llama_cpp"}, FOUNDATION | {"runtime"}),
     ({"reporting"}, FOUNDATION | {"gguf", "policy", "analysis", ""}),  # "": the version
     ({"", "__main__", "cli"}, None),
 ]
