@@ -139,8 +139,10 @@ class Answer:
     ) -> Generator[str]:
         """The pieces of the text as they come.  Signals are answered between them and while a prompt is read.
 
-        Raises `OptionError` if the tokens do not fit the context, besides the errors of `generate`.
+        Raises `OptionError` if there are no tokens or more than fit the context, and what `generate` raises.
         """
+        if not ids:
+            raise OptionError("the prompt: expected at least one token, got an empty text")
         if len(ids) > llm.context:
             raise OptionError(
                 f"the prompt: expected at most {llm.context} tokens, the size of the context, got {len(ids)}"

@@ -220,7 +220,7 @@ class Tokenizer:
         facts = self._facts
         if facts.add_space_prefix or facts.algorithm == WORDPIECE:
             for at, (id, piece) in enumerate(pieces):
-                if id != self.bos_id:
+                if piece and id != self.bos_id:
                     pieces[at] = (id, piece.removeprefix(b" "))
                     break
         text = b"".join(piece for _, piece in pieces).decode("utf-8", "replace")

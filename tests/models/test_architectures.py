@@ -110,3 +110,26 @@ def test_norms_of_queries_and_keys_in_mpt() -> None:
         for given in (shapes, shapes | widths)
     ]
     assert norms == [5, 9]
+
+
+def test_llama_4_without_chunks() -> None:
+    """llama.cpp ends when it computes such a model."""
+    metadata, shapes = opened("llama4")
+    h = hyperparameters_of(metadata | {"llama4.attention.sliding_window": 0}, shapes)
+    with pytest.raises(ModelError, match="sliding_window: expected chunks of tokens, got 0"):
+        record(h, shapes, CONTEXT)
+
+
+def test_norms_of_queries_and_keys_in_llama_4() -> None:
+    """Maverick, known by its experts, has none; Scout has them in the three layers of four that rotate."""
+    metadata, shapes = opened("llama4")
+    norms = []
+    for n_expert in (4, 128):
+        stacked = {
+            key: (n_expert, *shape[1:]) for key, shape in shapes.items() if key.endswith("exps.weight")
+        }
+        routers = {key: (n_expert, 64) for key in shapes if key.endswith("ffn_gate_inp.weight")}
+        given = shapes | stacked | routers
+        h = hyperparameters_of(metadata | {"llama4.expert_count": n_expert}, given)
+        norms.append(sum(isinstance(o, Normalize) for o in record(h, given, CONTEXT).operations))
+    assert norms == [9 + 2 * 3, 9]

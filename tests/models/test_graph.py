@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from kquant import ModelError
@@ -150,6 +151,13 @@ def test_attention_that_does_not_fit(widths: tuple[int, ...], message: str) -> N
     q, k, v, *_ = g.split(g.embed(), *widths)
     with pytest.raises(ModelError, match=re.escape(message)):
         g.attend(q, k, v, 0)
+
+
+def test_attention_without_heads() -> None:
+    g = graph(block_count=2, attention__head_count=np.array([4, 0], np.uint32), attention__head_count_kv=0)
+    x = g.embed()
+    with pytest.raises(ModelError, match="layer 1: expected heads of attention, got 0"):
+        g.attend(x, x, x, 1)
 
 
 def test_sinks_that_do_not_fit() -> None:
