@@ -151,7 +151,7 @@ class PackedActivations:
         out = np.empty((len(rows), partner.row_bytes(k)), np.uint8)
         if format_of(partner).quantize_rows(rows, None, out, execution) != WHOLE:
             raise self._refused(partner)
-        return out.reshape(*self.rows.shape[:-1], out.shape[1])
+        return out.reshape(*self.rows.shape[:-1], -1)
 
     def _refused(self, partner: TensorType) -> NonFiniteError:
         element = int(np.argmin(np.isfinite(self.rows)))
