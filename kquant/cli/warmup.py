@@ -60,6 +60,6 @@ def jobs_of(words: Sequence[str]) -> list[Job]:
 
     types = [word for word in words if word != RUN]
     found = jobs(types or None) if types or not words else []
-    if RUN in words:
+    if RUN in words or not words:
         found += run_jobs(TensorType[name] for name in CACHE_TYPES)
     return list(dict.fromkeys(found))
