@@ -7,6 +7,7 @@ import sys
 import click
 
 from kquant.cli.types import complete_tensor_type
+from kquant.errors import UnknownTypeError
 
 __all__ = ["warmup"]
 
@@ -21,7 +22,11 @@ def warmup(types: tuple[str, ...]) -> None:
     """
     from kquant.products.warming import jobs, warm_up
 
-    with click.progressbar(length=len(jobs(types or None)), label="kernels", file=sys.stderr) as bar:
+    try:
+        todo = jobs(types or None)
+    except UnknownTypeError as error:
+        raise click.UsageError(str(error)) from error
+    with click.progressbar(length=len(todo), label="kernels", file=sys.stderr) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.update(done - bar.pos)
