@@ -58,7 +58,7 @@ class UnknownTypeError(KQuantError, LookupError):
 
 
 class UnsupportedTypeError(KQuantError, NotImplementedError):
-    """A tensor type, file type or vocabulary of llama.cpp's for which kquant has not what was asked."""
+    """A type of tensor, file or vocabulary exists in llama.cpp, but kquant has nothing for what was asked."""
 
 
 class ShapeError(KQuantError, ValueError):

@@ -20,6 +20,7 @@ from kquant.analysis.anatomy import picture
 from kquant.cli import main
 from kquant.formats import has_format
 from kquant.types import TensorType
+from support.vocabularies import unpack
 from test_project import FOUNDATION, LAYERS
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,8 @@ def test_page(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf", tmp_path / "model-f16.gguf")
+    if page.name == "tokenizers.md":
+        unpack("gpt-2", tmp_path).rename(tmp_path / "gpt2-vocabulary.gguf")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in blocks(page):

@@ -189,7 +189,7 @@ LAYERS = [
     ({"imatrix"}, FOUNDATION | {"gguf"}),
     ({"planning"}, FOUNDATION | {"gguf", "policy", "imatrix", "formats"}),  # which types have a format
     ({"model"}, FOUNDATION | {"gguf", "arrays"}),
-    ({"tokenizers"}, FOUNDATION | {"gguf", "model"}),
+    ({"tokenizers"}, FOUNDATION | {"gguf"}),
     ({"convert"}, FOUNDATION | {"kernels", "formats", "arrays", "gguf", "imatrix", "planning"}),
     ({"analysis"}, FOUNDATION | {"kernels", "formats", "arrays", "gguf", "policy", "imatrix", "planning"}),
     ({"models"}, FOUNDATION),

@@ -42,6 +42,8 @@ EXIT_ERROR, EXIT_USAGE, EXIT_IMPOSSIBLE, EXIT_UNPRINTED, EXIT_INTERRUPTED = 1, 2
 # every subcommand and what the overview says of it; the module of a subcommand is imported when it is used
 COMMANDS = {
     "quantize": "Turn a GGUF model into another file type, as llama-quantize does.",
+    "run": "Generate text with a model, or converse with it.",
+    "bench": "Measure how fast a model reads and writes, as llama-bench does.",
     "inspect": "Show what a file holds: metadata, layers, types, bits per weight.",
     "verify": "Check structure, every block, and hashes against a manifest.",
     "compare": "Show the error of each tensor of one file against another.",
@@ -60,7 +62,6 @@ HINTS: dict[type[Exception], str] = {
     GGUFTruncatedError: "a download may have been cut off",
     UnsupportedTypeError: "`kquant types` shows which types kquant has a codec for, by a sum of bits; "
     "`kquant types --files` lists the file types that it makes",
-    MissingDependencyError: "pip install 'kquant-gguf[report]'",
     UnknownTypeError: "`kquant types` lists the tensor types, `kquant types --files` the file types",
 }
 
@@ -119,7 +120,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.Abort:
         return _fail("interrupted; nothing is left behind", None, EXIT_INTERRUPTED)
     except (KQuantError, OSError) as error:
-        hint = getattr(error, "hint", None) or HINTS.get(type(error))
+        hint = getattr(error, "hint", None) or _installing(error) or HINTS.get(type(error))
         return _fail(by_option(_message(error)), hint, EXIT_ERROR)
     return code if isinstance(code, int) else 0
 
@@ -155,6 +156,13 @@ def _warn(
 
 def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
+
+
+def _installing(error: Exception) -> str | None:
+    """How to get what is not installed: the extra of the command that needs it."""
+    if not isinstance(error, MissingDependencyError):
+        return None
+    return f"pip install 'kquant-gguf[{'report' if 'report' in str(error) else 'run'}]'"
 
 
 def _message(error: Exception) -> str:

@@ -7,10 +7,19 @@ import re
 __all__ = ["by_option"]
 
 _KEYWORDS = (
-    "exclude_weights|file_types|include_weights|keep_split|leave_output_tensor|output_tensor_type|override_kv|"
-    "prune_layers|tensor_types|token_embedding_type"
+    "cache_type_k|cache_type_v|exclude_weights|file_types|frequency_penalty|include_weights|keep_split|"
+    "leave_output_tensor|logit_bias|min_p|output_tensor_type|override_kv|presence_penalty|prune_layers|"
+    "repeat_last_n|repeat_penalty|tensor_types|token_embedding_type|top_k|top_p|typical_p"
 )
-_FIRST_WORDS = "imatrix|pure|rows|tensors|threads|types"
+_FIRST_WORDS = "context|imatrix|pure|rows|seed|stop|temperature|tensors|threads|types"
+_NAMES = {
+    "context": "--ctx-size",
+    "stop": "--reverse-prompt",
+    "temperature": "--temp",
+    "tensor_types": "--tensor-type",
+    "typical_p": "--typical",
+}
+"""Options whose names are not those of the keyword arguments."""
 
 
 def by_option(text: str) -> str:
@@ -21,6 +30,6 @@ def by_option(text: str) -> str:
     """
 
     def option(found: re.Match[str]) -> str:
-        return "--tensor-type" if found[0] == "tensor_types" else "--" + found[0].replace("_", "-")
+        return _NAMES.get(found[0]) or "--" + found[0].replace("_", "-")
 
     return re.sub(rf"\b({_KEYWORDS})\b|^({_FIRST_WORDS})(?=: )", option, text)

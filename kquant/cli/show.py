@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 import click
@@ -19,11 +21,13 @@ from rich.cells import cell_len, set_cell_size
 from kquant._text import percent, printable, share, size
 from kquant.cli.option_names import by_option
 from kquant.cli.signals import Postponed
+from kquant.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from click.shell_completion import CompletionItem
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -38,12 +42,19 @@ __all__ = [
     "Progress",
     "Shown",
     "Styled",
+    "ask",
     "bar",
     "change",
+    "complete_cache_type",
     "json_option",
+    "line",
+    "model_argument",
+    "model_or_demo",
     "percent",
+    "read_text",
     "share",
     "size",
+    "standard_input",
     "summary",
     "tensors",
     "tensors_option",
@@ -52,17 +63,25 @@ __all__ = [
     "working",
     "write",
     "write_json",
+    "write_piece",
 ]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="At most so many threads; default all cores."
+    "-t",
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most so many threads; default all cores.",
 )
 
 # wide enough for any table where the output is not a terminal and nothing needs to be folded
 PLAIN_WIDTH = 240
 GAP, CUT_WIDTH = 2, 16
 """Characters between columns, and of a column that is shortened in a narrow terminal."""
+model_argument = click.argument(
+    "model", metavar="[MODEL.gguf]", required=False, type=click.Path(path_type=Path)
+)
 tensors_option = click.option("--tensors", metavar="REGEX", help="Only tensors whose name this finds.")
 top_option = click.option(
     "--top",
@@ -71,6 +90,79 @@ top_option = click.option(
     metavar="N",
     help="List the N tensors with the largest errors; default 20, 0 for all.",
 )
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that terminals obey, but for new lines and tabs."""
+
+
+def complete_cache_type(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of types for keys and values that begin so."""
+    from click.shell_completion import CompletionItem
+
+    from kquant.runtime.cache import CACHE_TYPES
+
+    return [CompletionItem(name) for name in CACHE_TYPES if name.startswith(incomplete.upper())]
+
+
+def model_or_demo(path: Path | None) -> Path:
+    """A model that is named, else SmolLM2, if its package is installed; `MissingModelError` if it is not."""
+    if path is not None:
+        return path
+    from kquant.cli.demo import find_model
+
+    return find_model()
+
+
+def read_text(path: Path) -> str:
+    """A text file.  Raises `OptionError` if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{path}: expected text in UTF-8, got {_wrong_bytes(error)}") from None
+
+
+def standard_input(what: str) -> str:
+    """All of standard input, without the last new line.  Raises `OptionError` if it is no text."""
+    if sys.stdin.isatty():
+        click.echo(f"The {what} is read from the terminal, until Ctrl-D.", err=True)
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise OptionError(f"standard input: expected text, got {_wrong_bytes(error)}") from None
+
+
+def _wrong_bytes(error: UnicodeDecodeError) -> str:
+    return f"byte 0x{error.object[error.start]:02x} at {error.start:,}"
+
+
+def line() -> str | None:
+    """The next line of standard input; None at its end."""
+    try:
+        found = sys.stdin.readline()
+    except UnicodeDecodeError as error:
+        raise OptionError(f"standard input: expected text, got {_wrong_bytes(error)}") from None
+    return found.removesuffix("\n") if found else None
+
+
+def ask(prompt: str) -> str | None:
+    """A line that is typed at a terminal, where it can be edited; None for Ctrl-D."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  # `input` uses it once it is there
+    ours, sys.stdout = sys.stdout, sys.__stdout__ or sys.stdout  # and only with the process's own streams
+    try:
+        return input(prompt)
+    except EOFError:
+        click.echo()
+        return None
+    finally:
+        sys.stdout = ours
+
+
+def write_piece(text: str) -> None:
+    """Print a part of a generated text; on a terminal, characters that it would obey become escapes."""
+    if sys.stdout.isatty():
+        text = CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+    click.echo(text, nl=False)
 
 
 def bar(part: float, whole: float, width: int = 24) -> str:

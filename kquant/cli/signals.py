@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import FrameType, TracebackType
+
+    from typing_extensions import Self
 
 __all__ = ["Postponed"]
 
@@ -22,7 +24,7 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Postponed:
-    """The signals that end a command, from `begin` to `end`."""
+    """The signals that end a command, from `begin` to `end`, which are also those of a `with` block."""
 
     def __init__(self) -> None:
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
@@ -37,6 +39,15 @@ class Postponed:
             if callable(handler):
                 self._handlers[number] = handler
                 signal.signal(number, self._remember)
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
 
     def check(self) -> None:
         """Answer the signal that came meanwhile, if any, as it would have been answered at once."""

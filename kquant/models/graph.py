@@ -327,7 +327,8 @@ class Graph:
     def _shape(self, name: str, expected: tuple[int | None, ...]) -> tuple[int, ...]:
         """The shape of a tensor; None stands for any size.  Raises `ModelError`."""
         shape = self._shapes.get(name)
-        wanted = f"({', '.join('any' if n is None else str(n) for n in expected)})"
+        sizes = ["any" if n is None else str(n) for n in expected]
+        wanted = f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
         if shape is None:
             raise ModelError(f"expected a tensor {name} of shape {wanted}, got a file without it")
         fits = len(shape) == len(expected) and all(

@@ -137,10 +137,6 @@ class Hyperparameters:
         """Whether the file says so."""
         return f"{self.architecture}.{key}" in self._metadata
 
-    def has_tensor(self, name: str) -> bool:
-        """Whether the file has a tensor."""
-        return name in self._tensors
-
     def _read(self, key: str, kind: type[_N], default: _N) -> _N:
         name = f"{self.architecture}.{key}"
         value = self._metadata.get(name, default)

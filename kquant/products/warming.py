@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, TypeAlias
 
 from kquant._given import several
 from kquant.errors import OptionError
@@ -18,10 +18,13 @@ from kquant.kernels.layout import SUPER_BLOCK
 from kquant.products._loops import multiplier
 from kquant.types import TensorType
 
-__all__ = ["jobs", "warm_up"]
+__all__ = ["Job", "jobs", "run_jobs", "warm_up"]
+
+Job: TypeAlias = tuple[TensorType, str]
+"""A kernel: the type, and what it does with it."""
 
 
-def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[TensorType, str]]:
+def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[Job]:
     """The kernels that quantize to these types, with and without weights, dequantize and multiply them.
 
     None means every type with a format; a single type is a list of one.  Raises `UnknownTypeError` and
@@ -43,18 +46,28 @@ def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[tuple[Te
     return found
 
 
-def warm_up(
-    types: Iterable[TensorType | str | int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
+def run_jobs(cache_types: Iterable[TensorType]) -> list[Job]:
+    """The kernels that running models needs, of weights of every type: those that multiply and dequantize.
+
+    Caches of keys and values are packed in `cache_types`, activations in the partners of products.
+    """
+    known = [t for t in TensorType if has_format(t)]
+    dots = {t: dot for t in known if isinstance(dot := format_of(t).dot, BlockDot)}
+    packed = {*cache_types, *(dot.partner for dot in dots.values())}
+    found = [(t, "quantize") for t in known if t in packed] + [(t, "dequantize") for t in known]
+    for t in dots:
+        found += [(t, "multiply"), (t, "multiply-column")]
+    return [*found, (TensorType.Q8_K, "consecutive")]
+
+
+def warm_up(todo: Sequence[Job], progress: Callable[[int, int], None] | None = None) -> Path:
     """Compile what is not in the cache yet; returns the folder that the kernels are in.
 
     `progress` is called with how many kernels are ready, and how many there are.  Raises `OptionError`
-    if the cache is turned off or cannot be written to, besides the errors of `jobs`.
+    if the cache is turned off or cannot be written to.
     """
     from kquant.kernels.cache import cache_folder
 
-    todo = jobs(types)
     if jit_is_disabled():
         raise OptionError("expected that Numba may compile kernels, got NUMBA_DISABLE_JIT")
     folder = cache_folder()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -19,6 +19,8 @@ from kquant.model.model import open as open_model
 from kquant.models.record import hyperparameters_of, record
 from kquant.parallel.pool import Pool
 from kquant.runtime.cache import Cache, cache_type
+from kquant.runtime.chat import CHATML, render_chat
+from kquant.runtime.constraints import Constraint, ConstraintVocabulary
 from kquant.runtime.interpreter import Interpreter
 from kquant.runtime.pieces import TextStream
 from kquant.runtime.sampling import Sampler, Sampling
@@ -116,6 +118,7 @@ class LanguageModel:
         )
         self._session = self.session()
         self._tokenizer: Tokenizer | None = None
+        self._forms: ConstraintVocabulary | None = None
         self.timings = Timings(load_ms=1000 * (perf_counter() - start))
         """How long loading, reading prompts and generating took."""
 
@@ -186,7 +189,7 @@ class LanguageModel:
         stop: str | Sequence[str] = (),
         session: Session | None = None,
         slide: bool = False,
-        constraint: Any = None,
+        constraint: Constraint | None = None,
         parse_special: bool = True,
         **settings: Any,
     ) -> Iterator[Piece]:
@@ -202,7 +205,7 @@ class LanguageModel:
             session: A sequence to go on with, in place of the model's own; the prompt follows what it has.
             slide: When the context is full, forget its older half, but for the beginning, and go on; else
                 that is the end, or, before `max_tokens`, an `OptionError`.
-            constraint: A `kquant.runtime.constraints.Constraint` that the text must meet.
+            constraint: What `LanguageModel.constraint` has made: a form that the text keeps to.
             parse_special: Whether texts such as "<|im_start|>" in the prompt stand for special tokens.
             **settings: Fields of `Sampling`, in place of `sampling`: temperature, top_k, seed and so on.
 
@@ -234,10 +237,11 @@ class LanguageModel:
         sampler: Sampler,
         stops: list[str],
         slide: bool,
-        constraint: Any,
+        constraint: Constraint | None,
     ) -> Iterator[Piece]:
-        text = TextStream(self.tokenizer.token_bytes, stops)
-        ends = self.tokenizer.end_ids
+        tokens = self.tokenizer
+        text = TextStream(lambda token: tokens.token_bytes(token, special=False), stops)
+        ends = tokens.end_ids
         begin = perf_counter()
         logits = session.read(ids)
         self.timings.prompt_ms += 1000 * (perf_counter() - begin)
@@ -261,6 +265,9 @@ class LanguageModel:
             if text.stopped:
                 yield Piece(piece, token, "stop")
                 return
+            if constraint is not None and constraint.finished:
+                yield Piece(piece + text.finish(), token, "stop")
+                return
             if n == max_tokens:
                 yield Piece(piece + text.finish(), token, "length")
                 return
@@ -275,6 +282,33 @@ class LanguageModel:
             self.timings.generation_ms += 1000 * (perf_counter() - begin)
             self.timings.generated_tokens += 1
         yield Piece(text.finish(), None, "length")
+
+    def constraint(
+        self,
+        *,
+        json_schema: Mapping[str, Any] | str | bool | None = None,
+        regex: str | None = None,
+        lark: str | None = None,
+        gbnf: str | None = None,
+    ) -> Constraint:
+        """A form for the text that `generate` makes, for one use of it.
+
+        Args:
+            json_schema: A schema, as a dictionary or as text; True allows any JSON.
+            regex: A regular expression, in Rust's syntax.
+            lark: A grammar as llguidance reads it.
+            gbnf: A grammar of llama.cpp.
+
+        Raises `OptionError` if not exactly one of these is given or it is wrong, and `MissingDependencyError`
+        without llguidance, which the extra `constrain` has.
+        """
+        if self._forms is None:
+            tokens, n = self.tokenizer, len(self.tokenizer)
+            texts = [tokens.token_bytes(token, special=False) for token in range(n)]
+            special = [token for token, text in enumerate(texts) if not text]
+            texts += [b""] * (self.n_vocab - n)
+            self._forms = ConstraintVocabulary(texts, sorted(tokens.end_ids), special=special)
+        return Constraint(self._forms, json_schema=json_schema, regex=regex, lark=lark, gbnf=gbnf)
 
     def _slide(self, session: Session) -> None:
         """Forget the older half of a full context, but for its first tokens, and read the rest again."""
@@ -317,8 +351,6 @@ class LanguageModel:
         tools: Sequence[dict[str, Any]] | None = None,
     ) -> list[int]:
         """The prompt that a template makes of a conversation."""
-        from kquant.runtime.chat import CHATML, render_chat
-
         tokens = self.tokenizer
         bos = "" if tokens.bos_id is None else tokens.token_text(tokens.bos_id)
         eos = "" if tokens.eos_id is None else tokens.token_text(tokens.eos_id)

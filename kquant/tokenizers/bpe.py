@@ -8,6 +8,7 @@ https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp (`llm_toke
 from __future__ import annotations
 
 import re
+import reprlib
 from typing import TYPE_CHECKING, Final
 
 from kquant.errors import GGUFError, MissingDependencyError
@@ -117,6 +118,6 @@ def _library_model(id_of: dict[str, int], merges: list[tuple[str, str]]) -> mode
                 if part not in id_of:
                     raise GGUFError(
                         f"metadata key 'tokenizer.ggml.merges': merge {index}: expected tokens of the "
-                        f"vocabulary, got {part!r}"
+                        f"vocabulary, got {reprlib.repr(part)}"
                     ) from None
         raise GGUFError(f"metadata key 'tokenizer.ggml.merges': {error}") from None

@@ -5,6 +5,7 @@ https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp (`llama_vo
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -110,7 +111,8 @@ class Facts:
             raise GGUFError(f"metadata key {PREFIX + 'model'!r}: expected a vocabulary, got none")
         if model not in _MODELS:
             raise UnsupportedTypeError(
-                f"metadata key {PREFIX + 'model'!r}: expected one of {', '.join(_MODELS)}, got {model!r}"
+                f"metadata key {PREFIX + 'model'!r}: expected one of {', '.join(_MODELS)}, "
+                f"got {reprlib.repr(model)}"
             )
         self.model = model
         self.algorithm, *defaults = _MODELS[model]
@@ -131,7 +133,7 @@ class Facts:
         if name not in PRE_TOKENIZERS:
             raise UnsupportedTypeError(
                 f"metadata key {PREFIX + 'pre'!r}: expected one of {', '.join(sorted(PRE_TOKENIZERS))}, "
-                f"got {name!r}"
+                f"got {reprlib.repr(name)}"
             )
         return PRE_TOKENIZERS[name]
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from operator import index
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from kquant.errors import OptionError
-from kquant.gguf import read
+from kquant.gguf import Metadata, read
 from kquant.tokenizers.bpe import BYTE_OF_LETTER, BytePairs
 from kquant.tokenizers.facts import SPM, WORDPIECE, Facts
 from kquant.tokenizers.special import SpecialTokens
@@ -19,14 +19,18 @@ from kquant.tokenizers.unigram import Unigrams
 from kquant.tokenizers.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Vocabulary
 from kquant.tokenizers.wordpiece import WordPieces
 
-if TYPE_CHECKING:
-    from kquant.model.model import Model
-
 __all__ = ["Tokenizer"]
 
 
 class _Encoder(Protocol):
     def encode(self, text: str) -> list[int]: ...
+
+
+class _Opened(Protocol):
+    """What `kquant.open` returns, as far as it matters here."""
+
+    @property
+    def metadata(self) -> Metadata: ...
 
 
 class Tokenizer:
@@ -58,7 +62,7 @@ class Tokenizer:
     ([1, 7, 7], 'hi hi', 8)
     """
 
-    def __init__(self, model: str | os.PathLike[str] | Model) -> None:
+    def __init__(self, model: str | os.PathLike[str] | _Opened) -> None:
         if isinstance(model, str | os.PathLike):
             metadata = read(model, header_only=True).metadata
         else:
@@ -216,7 +220,7 @@ class Tokenizer:
         facts = self._facts
         if facts.add_space_prefix or facts.algorithm == WORDPIECE:
             for at, (id, piece) in enumerate(pieces):
-                if id != self.bos_id:
+                if piece and id != self.bos_id:
                     pieces[at] = (id, piece.removeprefix(b" "))
                     break
         text = b"".join(piece for _, piece in pieces).decode("utf-8", "replace")

@@ -5,7 +5,7 @@ https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp (`llm_toke
 
 from __future__ import annotations
 
-import re
+from bisect import bisect
 from typing import Final
 
 import numpy as np
@@ -48,8 +48,9 @@ class Unigrams:
         for token in self._pieces:
             lengths.setdefault(token[:_STEM], set()).add(len(token))
         self._lengths = {stem: sorted(each) for stem, each in lengths.items()}
-        own = [tokens[i] for i in np.flatnonzero(types == USER_DEFINED)]
-        self._own = _longest_first(own)
+        self._own = sorted(tokens[i] for i in np.flatnonzero(types == USER_DEFINED))
+        self._own_begin = {token[0] for token in self._own}
+        self._own_longest = max(map(len, self._own), default=0)
         self._map = CharsMap(vocabulary.charsmap())
 
     def encode(self, text: str) -> list[int]:
@@ -93,8 +94,9 @@ class Unigrams:
         in_word = started = False
         at = 0
         while at < len(text):
-            if self._own is not None and (own := self._own.match(text, at)):
-                normal, at = own[0], own.end()
+            if text[at] in self._own_begin:
+                normal = self._own_prefix(text[at : at + self._own_longest])
+                at += len(normal)
             else:
                 normal, at = self._map.normal(text, at)
             for letter in normal:
@@ -111,11 +113,19 @@ class Unigrams:
                         out.append("▁")
         return "".join(out)
 
+    def _own_prefix(self, text: str) -> str:
+        """What a text has in common with the beginning of a user-defined token, even if not all of it.
 
-def _longest_first(tokens: list[str]) -> re.Pattern[str] | None:
-    if not tokens:
-        return None
-    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
+        llama.cpp does not normalize that.  It compares bytes, and may cut a character in two; this does not.
+        """
+        at = bisect(self._own, text)
+        return text[: max(_in_common(text, each) for each in self._own[max(at - 1, 0) : at + 1])]
+
+
+def _in_common(first: str, second: str) -> int:
+    """The number of characters with which both begin."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 class CharsMap:

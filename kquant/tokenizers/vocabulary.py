@@ -94,9 +94,10 @@ class Vocabulary:
         self.id_of = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         if len(self.id_of) < len(self.tokens):
             index = next(i for i, text in enumerate(self.tokens) if self.id_of[text] != i)
+            text = self.tokens[index]
             raise GGUFError(
-                f"metadata key {key!r}: expected unique tokens, got {self.tokens[index]!r} as {index} "
-                f"and as {self.id_of[self.tokens[index]]}"
+                f"metadata key {key!r}: expected unique tokens, got {reprlib.repr(text)} as {index} "
+                f"and as {self.id_of[text]}"
             )
         self.types = self._types()
         self.kinds = self.types.copy()
@@ -157,7 +158,7 @@ class Vocabulary:
             if not re.fullmatch("<0x[0-9A-Fa-f]{2}>", self.tokens[index]):
                 raise GGUFError(
                     f"metadata key {PREFIX + 'tokens'!r}: token {index}: expected a byte as <0x0A>, "
-                    f"got {self.tokens[index]!r}"
+                    f"got {reprlib.repr(self.tokens[index])}"
                 )
         fitting: NDArray[np.int32] = types
         return fitting

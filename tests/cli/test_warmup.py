@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from kquant.cli import main
+from kquant.cli.warmup import jobs_of
 from kquant.errors import UnknownTypeError, UnsupportedTypeError
 from kquant.formats import has_format
 from kquant.products.warming import jobs
+from kquant.runtime.cache import CACHE_TYPES
 from kquant.types import TensorType
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,20 @@ def test_all_types_mean_every_kernel() -> None:
     assert jobs(["Q8_0", "q8_0"]) == [
         (TensorType.Q8_0, job) for job in ("quantize", "dequantize", "multiply", "multiply-column")
     ]
+
+
+def test_what_running_models_needs() -> None:
+    todo = jobs_of(["run"])
+    assert set(todo) <= set(jobs())
+    assert {(TensorType.Q4_K, job) for job in ("dequantize", "multiply", "multiply-column")} <= set(todo)
+    assert (TensorType.Q4_K, "quantize") not in todo
+    for cached in CACHE_TYPES:
+        assert (TensorType[cached], "quantize") in todo
+    for partner in (TensorType.Q8_K, TensorType.Q8_1, TensorType.Q8_0):
+        assert (partner, "quantize") in todo
+    assert (TensorType.Q8_K, "consecutive") in todo
+    assert set(jobs_of(["run", "Q4_K"])) == {*todo, *jobs(["Q4_K"])}
+    assert jobs_of([]) == jobs()
 
 
 def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

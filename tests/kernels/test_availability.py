@@ -40,12 +40,12 @@ def test_without_a_compiler_the_bytes_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["kquant.quantize([[1.0] * 32], 'Q8_0', execution='numba')", "warm_up(['Q8_0'])"]
+    "call", ["kquant.quantize([[1.0] * 32], 'Q8_0', execution='numba')", "warm_up(jobs(['Q8_0']))"]
 )
 def test_who_asks_for_the_compiler_is_told_that_there_is_none(call: str) -> None:
     code = f"""
 import kquant
-from kquant.products.warming import warm_up
+from kquant.products.warming import jobs, warm_up
 try:
     {call}
 except kquant.OptionError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from kquant import ModelError
@@ -40,16 +41,20 @@ Shapes = dict[str, tuple[int, ...]]
             {"types.weight": (2, 32)},
             "types.weight: expected shape (any, 64), got (2, 32)",
         ),
-        (lambda g, x: g.rms_norm(x, "n"), {}, "expected a tensor n.weight of shape (64), got a file without"),
+        (
+            lambda g, x: g.rms_norm(x, "n"),
+            {},
+            "expected a tensor n.weight of shape (64,), got a file without",
+        ),
         (
             lambda g, x: g.rms_norm(x, "n", heads=4),
             {"n.weight": (32,)},
-            "n.weight: expected shape (16), got (32,)",
+            "n.weight: expected shape (16,), got (32,)",
         ),
         (
             lambda g, x: g.layer_norm(x, "n"),
             {"n.weight": (64,), "n.bias": (32,)},
-            "n.bias: expected shape (64), got (32,)",
+            "n.bias: expected shape (64,), got (32,)",
         ),
         (
             lambda g, x: g.linear(x, "w", 48),
@@ -60,24 +65,28 @@ Shapes = dict[str, tuple[int, ...]]
         (
             lambda g, x: g.linear(x, "w"),
             {"w.weight": (48, 64), "w.bias": (64,)},
-            "w.bias: expected shape (48), got (64,)",
+            "w.bias: expected shape (48,), got (64,)",
         ),
         (
             lambda g, x: g.linear(x, "w"),
             {"w.weight": (48, 64), "w.scale": (48,)},
-            "w.scale: expected shape (1), got (48,)",
+            "w.scale: expected shape (1,), got (48,)",
         ),
         (
             lambda g, x: g.rotate(x, 4, Rope(16, "halves", factors="f.weight")),
             {"f.weight": (16,)},
-            "f.weight: expected shape (8), got (16,)",
+            "f.weight: expected shape (8,), got (16,)",
         ),
         (
             lambda g, x: g.scale(x, "t.weight"),
             {"t.weight": (32,)},
-            "t.weight: expected shape (64)",
+            "t.weight: expected shape (64,)",
         ),
-        (lambda g, x: g.divide(x, "t.weight"), {"t.weight": (1,)}, "t.weight: expected shape (64), got (1,)"),
+        (
+            lambda g, x: g.divide(x, "t.weight"),
+            {"t.weight": (1,)},
+            "t.weight: expected shape (64,), got (1,)",
+        ),
         (lambda g, x: g.split(x, 32, 16)[0], {}, "expected 32 + 16 elements side by side, got 64"),
         (lambda g, x: g.experts(x, "b", TWO), {}, "expected a tensor b.ffn_gate_inp.weight of shape (8, 64)"),
         (
@@ -98,7 +107,7 @@ Shapes = dict[str, tuple[int, ...]]
         (
             lambda g, x: g.experts(x, "b", Routing(2, "softmax", selection_bias="c.bias")),
             EXPERTS | {"c.bias": (4,)},
-            "c.bias: expected shape (8), got (4,)",
+            "c.bias: expected shape (8,), got (4,)",
         ),
         (
             lambda g, x: g.experts(x, "b", TWO),
@@ -118,7 +127,7 @@ Shapes = dict[str, tuple[int, ...]]
         (
             lambda g, x: g.experts(x, "b", TWO),
             EXPERTS | {"b.ffn_up_exps.scale": (4,)},
-            "b.ffn_up_exps.scale: expected shape (8), got (4,)",
+            "b.ffn_up_exps.scale: expected shape (8,), got (4,)",
         ),
     ],
 )
@@ -144,8 +153,15 @@ def test_attention_that_does_not_fit(widths: tuple[int, ...], message: str) -> N
         g.attend(q, k, v, 0)
 
 
+def test_attention_without_heads() -> None:
+    g = graph(block_count=2, attention__head_count=np.array([4, 0], np.uint32), attention__head_count_kv=0)
+    x = g.embed()
+    with pytest.raises(ModelError, match="layer 1: expected heads of attention, got 0"):
+        g.attend(x, x, x, 1)
+
+
 def test_sinks_that_do_not_fit() -> None:
     g = graph({"s.weight": (2,)})
     q, k, v = g.split(g.embed(), 32, 16, 16)
-    with pytest.raises(ModelError, match=re.escape("s.weight: expected shape (4), got (2,)")):
+    with pytest.raises(ModelError, match=re.escape("s.weight: expected shape (4,), got (2,)")):
         g.attend(q, k, v, 0, sinks="s.weight")

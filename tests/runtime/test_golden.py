@@ -7,7 +7,7 @@ import pytest
 
 import kquant
 from kquant.cli.demo import find_model
-from support.golden_models import FOLDER, model_path, recorded, squared_error
+from support.golden_models import FOLDER, NAMES, model_path, recorded, squared_error
 
 with np.load(FOLDER / "caches.npz") as _archive:
     CACHES = {name: _archive[name] for name in _archive.files if name != "tokens"}
@@ -23,6 +23,13 @@ def test_caches(cache: str) -> None:
     type_k, type_v, _ = cache.split(".")
     with kquant.LanguageModel(model_path("llama-dense"), cache_type_k=type_k, cache_type_v=type_v) as llm:
         assert squared_error(llm.logits(recorded("llama-dense")["tokens"]), CACHES[cache]) < most(cache)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quantized_weights(name: str) -> None:
+    with kquant.LanguageModel(model_path(name), cache_type_k="F32", cache_type_v="F32") as llm:
+        golden = recorded(name)
+        assert squared_error(llm.logits(golden["tokens"]), golden["logits"]) < 1e-5
 
 
 def test_both_executions() -> None:

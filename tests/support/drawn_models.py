@@ -20,6 +20,9 @@ from kquant.gguf import read
 
 FOLDER = Path(__file__).parents[1] / "golden" / "runtime" / "drawn"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
+"""Models with logits."""
+EMBEDDERS = sorted(f"embeddings/{path.stem}" for path in FOLDER.glob("embeddings/*.npz"))
+"""Models that embed tokens, and have no logits."""
 DEVIATION = np.float32(0.1)
 
 _folder = tempfile.TemporaryDirectory(prefix="kquant-drawn-")
@@ -43,7 +46,9 @@ def drawn(seed: int, n: int) -> NDArray[np.float32]:
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """What is stored: `header`, `seeds`, `tokens`, `logits`, `greedy`, and tensors that were not drawn."""
+    """What is stored: `header`, `seeds`, `tokens`, and tensors that were not drawn; `logits` and `greedy`, or
+    `embeddings`.
+    """
     with np.load(FOLDER / f"{name}.npz") as archive:
         return dict(archive)
 
@@ -51,7 +56,7 @@ def recorded(name: str) -> dict[str, Any]:
 @cache
 def model_path(name: str) -> Path:
     """The model as a GGUF file, for this process."""
-    path, golden = Path(_folder.name, f"{name}.gguf"), recorded(name)
+    path, golden = Path(_folder.name, f"{name.replace('/', '-')}.gguf"), recorded(name)
     path.write_bytes(golden["header"].tobytes())
     with read(path, header_only=True) as file, path.open("r+b") as stream:
         for info, seed in zip(file.tensors.values(), golden["seeds"].tolist(), strict=True):

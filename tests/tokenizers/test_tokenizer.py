@@ -241,6 +241,20 @@ def test_ids_beyond_the_vocabulary_do_not_count(tmp_path: Path) -> None:
     assert (tokenizer.pad_id, tokenizer.eos_id) == (None, 2)
 
 
+def test_beginnings_of_user_defined_tokens_are_not_normalized(tmp_path: Path) -> None:
+    """Of `t5`: where the table would make a newline a space, a token that begins with it prevents that."""
+    keys = dict(load("small")["t5"]["keys"])
+    assert 0 not in opened(keys, tmp_path).tokenize("the\nthe")
+    for key, kind, value in (
+        ("tokens", "STRING", "\n\n"),
+        ("scores", "FLOAT32", 0.0),
+        ("token_type", "INT32", 4),
+    ):
+        name = f"tokenizer.ggml.{key}"
+        keys[name] = ("ARRAY", kind, [*keys[name][2], value])
+    assert 0 in opened(keys, tmp_path).tokenize("the\nthe")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["gpt2", "llama", "t5"])
 def test_a_vocabulary_of_262144_tokens_is_built_in_time(model: str, tmp_path: Path) -> None:

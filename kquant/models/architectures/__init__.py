@@ -30,6 +30,7 @@ from kquant.models.architectures.hunyuan import hunyuan_dense, hunyuan_moe
 from kquant.models.architectures.internlm2 import internlm2
 from kquant.models.architectures.jais import jais
 from kquant.models.architectures.llama import llama
+from kquant.models.architectures.llama4 import llama4
 from kquant.models.architectures.minicpm import minicpm
 from kquant.models.architectures.mpt import mpt
 from kquant.models.architectures.nemotron import nemotron
@@ -85,6 +86,7 @@ ARCHITECTURES: dict[str, Callable[[Graph], Program]] = {
     "jais": jais,
     "jina-bert-v2": jina_bert_v2,
     "llama": llama,
+    "llama4": llama4,
     "minicpm": minicpm,
     "mistral3": llama,
     "mpt": mpt,

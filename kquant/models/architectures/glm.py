@@ -1,11 +1,10 @@
-"""ChatGLM 3, GLM-4, GLM-Edge, and GLM-4-0414.
+"""ChatGLM 3, GLM-4, GLM-Edge, GLM-4-0414, and the text of GLM-4.1V.
 
 Source: https://github.com/ggml-org/llama.cpp/blob/master/src/models/chatglm.cpp and glm4.cpp
 """
 
 from __future__ import annotations
 
-from kquant.errors import ModelError
 from kquant.models.blocks import attention, feed_forward, logits, plain_decoder, queries_keys_values
 from kquant.models.graph import Graph
 from kquant.models.operations import Program
@@ -21,10 +20,9 @@ def chatglm(g: Graph) -> Program:
 
 
 def glm4(g: Graph) -> Program:
-    """The same with norms after each part, too."""
-    h, rope = g.h, g.h.rope("adjacent", context=g.context)
-    if h.has("rope.dimension_sections"):
-        raise ModelError("glm4.rope.dimension_sections: expected none, as in models of text alone")
+    """The same with norms after each part, too.  Models that also see pictures rotate halves."""
+    h = g.h
+    rope = h.rope("halves" if h.per_layer("rope.dimension_sections", 0, 0) else "adjacent", context=g.context)
     x = g.embed()
     for layer in range(h.n_layer):
         block = f"blk.{layer}"

@@ -215,7 +215,8 @@ def test_shorts() -> None:
     run = compiled(read_shorts, "R(uint8, 2), uint8[:, ::1], float32[:, ::1]", "read_shorts")
     memory, found, expected = np.empty((1, tile(32).itemsize), np.uint8), *np.empty((2, 1, ROWS), np.float32)
     run(W, memory, found)
-    read_shorts(W, [empty_tile(ROWS, BLOCKS)], expected)
+    tiles: Any = [empty_tile(ROWS, BLOCKS)]
+    read_shorts(W, tiles, expected)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(found[0], W[:, 1] + 256 * W[:, 2].astype(np.int64))
     assert found.max() > 32767
@@ -230,7 +231,8 @@ def keep_minima(w: Rows, tiles: Any) -> None:
 
 def test_minima() -> None:
     expected, found = empty_tile(ROWS, WITH_MINIMA), np.zeros((1, tile(256).itemsize), np.uint8)
-    keep_minima(W, [expected])
+    tiles: Any = [expected]
+    keep_minima(W, tiles)
     compiled(keep_minima, "R(uint8, 2), uint8[:, ::1]", "keep_minima")(W, found)
     minima = found.view(tile(256))["minima"][0, 0].swapaxes(0, 1).reshape(ROWS, 16)
     np.testing.assert_array_equal(minima.T, expected.minima)
