@@ -91,7 +91,7 @@ def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         jobs(["Q9"])
     with pytest.raises(UnsupportedTypeError):
         jobs(["IQ2_XXS"])
-    assert main(["warmup", "Q9"]) == 1
+    assert main(["warmup", "Q9"]) == 2
     assert "unknown tensor type 'Q9'" in capsys.readouterr().err
     off = run("", "F16")
     assert off.returncode == 1
