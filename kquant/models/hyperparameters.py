@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kquant.errors import ModelError
-from kquant.models.rope import Rope
+from kquant.models.rope import LEAST, MOST, Rope
 
 __all__ = ["Hyperparameters"]
 
 MAX_LAYERS = 4096
 MAX_WIDTH = 1 << 22
 """Of rows and of counts: beyond all models, and small enough that products of two fit an int64."""
+
+FLOAT_MAX = float(np.finfo(np.float32).max)
 
 _N = TypeVar("_N", int, float, bool, str)
 _MISSING: Any = object()
@@ -118,11 +120,13 @@ class Hyperparameters:
         """An integer between two bounds."""
         return self._in_range(key, self._read(key, int, default), least, most)
 
-    def number(self, key: str, default: float = _MISSING) -> float:
-        """A finite number."""
+    def number(self, key: str, default: float = _MISSING, *, least: float = -FLOAT_MAX) -> float:
+        """A finite number, as float32 has them."""
         value = float(self._read(key, float, default))
         if not math.isfinite(value):
             raise ModelError(f"{self.architecture}.{key}: expected a finite number, got {value}")
+        if not least <= value <= FLOAT_MAX:
+            raise ModelError(f"{self.architecture}.{key}: expected {least:g} to {FLOAT_MAX:g}, got {value:g}")
         return value
 
     def flag(self, key: str, default: bool = _MISSING) -> bool:
@@ -158,12 +162,12 @@ class Hyperparameters:
     @property
     def rms_epsilon(self) -> float:
         """What is added to mean squares."""
-        return self.number("attention.layer_norm_rms_epsilon")
+        return self.number("attention.layer_norm_rms_epsilon", least=0.0)
 
     @property
     def layer_epsilon(self) -> float:
         """What is added to variances."""
-        return self.number("attention.layer_norm_epsilon")
+        return self.number("attention.layer_norm_epsilon", least=0.0)
 
     @property
     def attention_scale(self) -> float:
@@ -188,6 +192,9 @@ class Hyperparameters:
                 f"got {kind!r:.40}"
             )
         factor = self.number("rope.scaling.factor", 0.0) or self.number("rope.scale_linear", 0.0) or 1.0
+        if not LEAST <= factor <= MOST:
+            key = f"{self.architecture}.rope.scaling.factor"
+            raise ModelError(f"{key}: expected {LEAST:g} to {MOST:g}, got {factor:g}")
         original = self.integer("rope.scaling.original_context_length", self.n_ctx_train, most=1 << 31)
         original = original or self.n_ctx_train
         magnitude = self.number("rope.scaling.attn_factor", 1.0)
@@ -196,13 +203,13 @@ class Hyperparameters:
             extrapolation = 1.0 if kind == "yarn" else 0.0
         if extrapolation:
             # the rotation multiplies with 1 + 0.1 log(factor), too, which is taken back here
-            log_multiplier = self.number("rope.scaling.yarn_log_multiplier", 0.0)
+            log_multiplier = self.number("rope.scaling.yarn_log_multiplier", 0.0, least=0.0)
             scaled = _magnitude(factor, 1.0) / (_magnitude(factor, log_multiplier) if log_multiplier else 1.0)
             magnitude *= scaled / (1 + 0.1 * math.log(factor))
         else:
             magnitude *= self.number("rope.scaling.yarn_attn_factor", 1.0)
         found = [name for name in self._factor_names(context, original) if name in self._tensors]
-        rope = Rope(
+        return Rope(
             n_dims=self.n_rot,
             pairs=pairs,
             base=self.number("rope.freq_base", 10000.0) if base is None else base,
@@ -214,16 +221,6 @@ class Hyperparameters:
             beta_slow=self.number("rope.scaling.yarn_beta_slow", 1.0),
             original_context=original,
         )
-        if (
-            factor <= 0
-            or rope.base <= (1 if extrapolation else 0)
-            or min(rope.beta_fast, rope.beta_slow) <= 0
-        ):
-            raise ModelError(
-                f"{self.architecture}.rope: expected positive numbers, got freq_base {rope.base:g}, "
-                f"scaling.factor {factor:g}, betas {rope.beta_fast:g} and {rope.beta_slow:g}"
-            )
-        return rope
 
     def _factor_names(self, context: int | None, original: int) -> list[str]:
         is_long = (self.n_ctx_train if context is None else context) > original

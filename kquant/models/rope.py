@@ -13,12 +13,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from kquant.errors import ModelError
+
 __all__ = ["Rope", "angles"]
+
+LEAST, MOST = 1e-4, 1e18
+"""Of factors and bases: wide of what models have, and near enough for logarithms and floats."""
 
 
 @dataclass(frozen=True)
 class Rope:
-    """How the elements of a head are rotated."""
+    """How the elements of a head are rotated.  Raises `ModelError` for numbers that no rotation has."""
 
     n_dims: int
     """Elements that are rotated; those behind them stay."""
@@ -37,6 +42,15 @@ class Rope:
     beta_slow: float = 1.0
     original_context: int = 0
     """Tokens of the context that the model was trained with, for YaRN."""
+
+    def __post_init__(self) -> None:
+        if self.n_dims < 2 or self.n_dims % 2:
+            raise ModelError(f"rope: expected pairs of elements to rotate, got {self.n_dims} elements")
+        least_base = 1 + LEAST if self.extrapolation else LEAST
+        betas = ("beta_fast", self.beta_fast, LEAST), ("beta_slow", self.beta_slow, LEAST)
+        for name, number, least in (("freq_base", self.base, least_base), *betas):
+            if not least <= number <= MOST:
+                raise ModelError(f"rope: expected a {name} of {least:g} to {MOST:g}, got {number:g}")
 
 
 def angles(

@@ -139,11 +139,13 @@ class Cache:
         """Take over what `state` gave of a cache of the same model and types.  Raises `OptionError`."""
         if length > self.capacity:
             raise OptionError(f"expected a session of up to {self.capacity} tokens, got {length}")
+        taken = []
         for layer, pair in enumerate(self._rows):
             for i, what in enumerate(("keys", "values")):
                 rows, shape = state.get(f"{what}.{layer}"), (length, pair[i].shape[1])
                 if rows is None or rows.shape != shape or rows.dtype != np.uint8:
                     got = "none" if rows is None else f"{rows.dtype} {rows.shape}"
                     raise OptionError(f"{what} of layer {layer}: expected uint8 {shape}, got {got}")
-                pair[i] = rows.copy()
+                taken.append(np.array(rows, order="C"))
+        self._rows = [list(pair) for pair in zip(taken[::2], taken[1::2], strict=True)]
         self.length = length

@@ -5,7 +5,8 @@ Every row is computed as if it were alone, so that results do not depend on how 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +15,10 @@ import numpy.typing as npt
 import kquant
 from kquant.arrays.codec import execution_of
 from kquant.arrays.tensor import QuantizedTensor
+from kquant.errors import ModelError, NonFiniteError, OptionError
+from kquant.formats import format_of, has_format
 from kquant.kernels.execute import Execution
+from kquant.kernels.language.dot import BlockDot
 from kquant.models.operations import (
     Add,
     Apply,
@@ -45,6 +49,7 @@ from kquant.runtime.cache import Cache
 from kquant.runtime.compiled import Compiled
 from kquant.runtime.routing import route
 from kquant.runtime.watching import Watcher
+from kquant.types import TensorType
 
 __all__ = ["Interpreter"]
 
@@ -64,6 +69,8 @@ class Interpreter:
         pool: Threads for products.
         execution: "numba" or "numpy"; None for the default.
         watcher: Is told of every linear layer.
+
+    Raises `ModelError` if a tensor of the program has a type that is none of weights.
     """
 
     def __init__(
@@ -78,6 +85,11 @@ class Interpreter:
         self._how = execution_of(execution)
         self._compiled = Compiled(pool) if self._how == "numba" else None
         self._source, self._watcher = tensors, watcher
+        self.is_closed = False
+        """Whether the weights are gone."""
+        for name in sorted(set(_texts(program.operations)) & set(tensors)):
+            if not _can_be_weights(found := tensors[name].type):
+                raise ModelError(f"{name}: expected F32, F16, BF16 or packed weights, got {found.name}")
         self._packed: dict[str, QuantizedTensor] = {}
         self._small: dict[str, _Floats] = {}
         self._last_use = _last_uses(program)
@@ -118,11 +130,15 @@ class Interpreter:
 
         Returns:
             float32 (wanted, n_vocab), or (wanted, n_embd).
+
+        Raises `NonFiniteError` if they, or values on the way, are NaN or infinite.
         """
+        if self.is_closed:
+            raise OptionError("expected an open model, got one that is closed")
         run = _Run(tokens, cache, wanted)
         result = self.program.embedding if embeddings else self.program.logits
         assert result is not None
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):  # what is not finite is told of at the end
             for i, operation in enumerate(self.program.operations):
                 made = self._do[type(operation)](run, operation)
                 if isinstance(operation, Linear):
@@ -134,8 +150,12 @@ class Interpreter:
                     break
                 for index in self._last_use[i]:
                     del run.values[index]
+        found = run.values[result.index]
+        if not np.isfinite(found).all():
+            what = "embeddings" if embeddings else "logits"
+            raise NonFiniteError(f"expected finite {what}, got NaN or infinity: the weights are damaged")
         cache.length += len(tokens)
-        return run.values[result.index]
+        return found
 
     # ------------------------------------------------------------ weights
 
@@ -341,6 +361,23 @@ class _Run:
 
     def __getitem__(self, value: Value) -> _Floats:
         return self.values[value.index]
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All strings in a structure: the names of tensors, among others."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _texts(item)
+    elif is_dataclass(value):
+        yield from _texts(tuple(vars(value).values()))
+
+
+def _can_be_weights(tensor_type: TensorType) -> bool:
+    if not has_format(tensor_type):
+        return False
+    return tensor_type.block_size == 1 or isinstance(format_of(tensor_type).dot, BlockDot)
 
 
 def _inputs(operation: Operation) -> list[int]:

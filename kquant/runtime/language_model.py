@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from kquant._given import count_of, texts_of
 from kquant.errors import ModelError, OptionError
 from kquant.kernels.execute import Execution
 from kquant.model.model import open as open_model
@@ -106,10 +107,8 @@ class LanguageModel:
         self.hyperparameters = hyperparameters_of(self.model.metadata, shapes)
         """The numbers of the model."""
         h = self.hyperparameters
-        self.context = h.n_ctx_train if context is None else context
+        self.context = h.n_ctx_train if context is None else count_of("context", context)
         """Tokens that a sequence may have."""
-        if self.context < 1:
-            raise OptionError(f"context: expected at least 1 token, got {context}")
         if context is not None:
             _check_memory(self._new_cache().bytes_at_most, context)
         self._watchers: list[tuple[str, Watcher]] = []
@@ -195,7 +194,9 @@ class LanguageModel:
     ) -> Iterator[Piece]:
         """The text that follows a prompt, piece by piece, as it is made.
 
-        A prompt that begins as the last one did is read from where they differ; results are the same.
+        A prompt that begins as the last one did is read from where they differ; results are the same.  So are
+        those of generations that take turns, or run in threads: but each turn reads again what differs,
+        unless each has a session of its own.
 
         Args:
             prompt: A text, or token ids.
@@ -217,42 +218,45 @@ class LanguageModel:
         self._expect_logits()
         if sampling is not None and settings:
             raise OptionError(f"expected sampling or {', '.join(settings)}, got both")
-        if max_tokens is not None and max_tokens < 0:
-            raise OptionError(f"max_tokens: expected at least 0, got {max_tokens}")
+        if max_tokens is not None:
+            count_of("max_tokens", max_tokens, 0)
         sampler = Sampler(sampling or _sampling(settings))
-        ids = self.tokenize(prompt, True, parse_special) if isinstance(prompt, str) else list(prompt)
-        checked_ids(ids, self.n_vocab)
-        if session is None:
-            session = self._session
-            session.keep_prefix_of(ids)
-            ids = ids[len(session) :]
-        stops = [stop] if isinstance(stop, str) else list(stop)
-        return self._generated(session, ids, max_tokens, sampler, stops, slide, constraint)
+        tokens = self.tokenizer
+        ids = tokens.tokenize(prompt, True, parse_special) if isinstance(prompt, str) else prompt
+        checked = checked_ids(ids, self.n_vocab).tolist()
+        n = len(tokens)  # embeddings may have rows beyond the vocabulary
+
+        def text_of(token: int) -> bytes:
+            return tokens.token_bytes(token, special=False) if token < n else b""
+
+        text = TextStream(text_of, texts_of("stop", stop))
+        return self._generated(session, checked, max_tokens, sampler, text, slide, constraint)
 
     def _generated(
         self,
-        session: Session,
+        session: Session | None,
         ids: list[int],
         max_tokens: int | None,
         sampler: Sampler,
-        stops: list[str],
+        text: TextStream,
         slide: bool,
         constraint: Constraint | None,
     ) -> Iterator[Piece]:
-        tokens = self.tokenizer
-        text = TextStream(lambda token: tokens.token_bytes(token, special=False), stops)
-        ends = tokens.end_ids
+        ends, reader = self.tokenizer.end_ids, object()
+        tokens = [] if session is None else list(session.tokens)
+        session = self._session if session is None else session
         begin = perf_counter()
-        logits = session.read(ids)
+        logits, n_read = session.read_after(tokens, ids, reader)
         self.timings.prompt_ms += 1000 * (perf_counter() - begin)
-        self.timings.prompt_tokens += len(ids)
+        self.timings.prompt_tokens += n_read
+        tokens += ids
         n = 0
         while max_tokens is None or n < max_tokens:
             begin = perf_counter()
             if constraint is not None:
                 logits = logits.copy()
                 constraint.mask(logits)
-            token = sampler.sample(logits, session.tokens)
+            token = sampler.sample(logits, tokens)
             if constraint is not None:
                 constraint.accept(token)
             self.timings.sampling_ms += 1000 * (perf_counter() - begin)
@@ -272,13 +276,14 @@ class LanguageModel:
                 yield Piece(piece + text.finish(), token, "length")
                 return
             yield Piece(piece, token)
-            if len(session) == self.context:
+            begin = perf_counter()
+            if len(tokens) == self.context:
                 if max_tokens is None and not slide:
                     break
                 if slide:
-                    self._slide(session)
-            begin = perf_counter()
-            logits = session.read([token])
+                    tokens, reader = _slid(tokens), object()
+            logits, _ = session.read_after(tokens, [token], reader)
+            tokens.append(token)
             self.timings.generation_ms += 1000 * (perf_counter() - begin)
             self.timings.generated_tokens += 1
         yield Piece(text.finish(), None, "length")
@@ -309,15 +314,6 @@ class LanguageModel:
             texts += [b""] * (self.n_vocab - n)
             self._forms = ConstraintVocabulary(texts, sorted(tokens.end_ids), special=special)
         return Constraint(self._forms, json_schema=json_schema, regex=regex, lark=lark, gbnf=gbnf)
-
-    def _slide(self, session: Session) -> None:
-        """Forget the older half of a full context, but for its first tokens, and read the rest again."""
-        tokens = session.tokens
-        kept = min(4, len(tokens) // 4)
-        rest = tokens[:kept] + tokens[len(tokens) - (len(tokens) - kept) // 2 :]
-        session.truncate(0)
-        if rest:
-            session.read(rest)
 
     def chat(
         self,
@@ -386,7 +382,7 @@ class LanguageModel:
             pooling = POOLINGS.get(kind, "mean")
         if pooling not in ("mean", "cls", "last"):
             raise OptionError(f"pooling: expected mean, cls or last, got {pooling!r:.40}")
-        rows = [self._embedding(text, pooling) for text in ([texts] if isinstance(texts, str) else texts)]
+        rows = [self._embedding(text, pooling) for text in texts_of("texts", texts)]
         found: Any = np.array(rows, np.float32).reshape(len(rows), self.hyperparameters.n_embd)
         if normalize:
             length = np.sqrt((found.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
@@ -410,8 +406,8 @@ class LanguageModel:
 
         Args:
             pattern: As of file names: "blk.*.ffn_down.weight".
-            function: Is given the name of the weight, its input, float32 (n_tokens, n_in), which it must not
-                change, and for a stack of experts the number of the one, else None.
+            function: Is given the name of the weight, its input, float32 (n_tokens, n_in), which cannot be
+                written to, and for a stack of experts the number of the one, else None.
 
         A context manager: the function is called until the block ends.
         """
@@ -423,14 +419,19 @@ class LanguageModel:
             self._watchers.remove(entry)
 
     def _tell(self, name: str, x: npt.NDArray[np.float32], expert: int | None) -> None:
-        for pattern, function in self._watchers:
+        if not self._watchers:
+            return
+        seen = x.view()
+        seen.flags.writeable = False
+        for pattern, function in list(self._watchers):
             if fnmatch.fnmatchcase(name, pattern):
-                function(name, x, expert)
+                function(name, seen, expert)
 
     # ------------------------------------------------------------ the end
 
     def close(self) -> None:
-        """Releases the file and ends the threads."""
+        """Releases the file and ends the threads; what reads tokens raises `OptionError` from then on."""
+        self._interpreter.is_closed = True
         self._pool.close()
         self.model.close()
 
@@ -450,6 +451,12 @@ class LanguageModel:
         if self._interpreter.program.logits is None:
             name = self.hyperparameters.architecture
             raise ModelError(f"{name}: expected a model that generates text; use embed")
+
+
+def _slid(tokens: list[int]) -> list[int]:
+    """What stays of a full context: its first tokens, and the newer half of the others."""
+    kept = min(4, len(tokens) // 4)
+    return tokens[:kept] + tokens[len(tokens) - (len(tokens) - kept) // 2 :]
 
 
 def _sampling(settings: dict[str, Any]) -> Sampling:

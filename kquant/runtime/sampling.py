@@ -38,6 +38,9 @@ from kquant.errors import NonFiniteError, OptionError, ShapeError
 
 __all__ = ["Sampler", "Sampling"]
 
+FLOAT_MAX = float(np.finfo(np.float32).max)
+MOST_TOKENS = 1 << 31
+
 Ids: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -96,7 +99,7 @@ class Sampling:
         if not isinstance(self.logit_bias, Mapping):
             raise OptionError(f"logit_bias: expected token ids and numbers, got {self.logit_bias!r}")
         for token, bias in self.logit_bias.items():
-            _integer("logit_bias: token", token, least=0)
+            _integer("logit_bias: token", token, least=0, most=MOST_TOKENS)
             if bias != -math.inf:
                 _number(f"logit_bias of token {token}", bias)
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))  # not the caller's, who may change it
@@ -209,22 +212,25 @@ class Sampler:
                 worst = tokens.min() if tokens.min() < 0 else tokens.max()
                 raise OptionError(f"{name}: expected token ids below {len(logits)}, got {worst}")
         logits = logits.copy()
-        logits[biased] += np.array(list(options.logit_bias.values()), np.float32)
-        values = logits[seen]
         penalty = np.float32(options.repeat_penalty)
-        values = np.where(values > 0, values / penalty, values * penalty)
-        values -= np.float32(options.frequency_penalty) * counts.astype(np.float32)
-        logits[seen] = values - np.float32(options.presence_penalty)
+        with np.errstate(over="ignore", invalid="ignore"):  # `_candidates` looks at the results
+            logits[biased] += np.array(list(options.logit_bias.values()), np.float32)
+            values = logits[seen]
+            values = np.where(values > 0, values / penalty, values * penalty)
+            values -= np.float32(options.frequency_penalty) * counts.astype(np.float32)
+            logits[seen] = values - np.float32(options.presence_penalty)
         return logits
 
 
-def _integer(name: str, value: Any, least: int | None = None) -> None:
+def _integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> None:
     try:
         number = operator.index(value)
     except TypeError:
         raise OptionError(f"{name}: expected an integer, got {value!r}") from None
     if least is not None and number < least:
         raise OptionError(f"{name}: expected an integer of at least {least}, got {number}")
+    if most is not None and number > most:
+        raise OptionError(f"{name}: expected an integer of at most {most}, got {number}")
 
 
 def _number(name: str, value: Any) -> float:
@@ -232,7 +238,7 @@ def _number(name: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise OptionError(f"{name}: expected a number, got {value!r}") from None
-    if isinstance(value, str) or not math.isfinite(number):
+    if isinstance(value, str) or not abs(number) <= FLOAT_MAX:
         raise OptionError(f"{name}: expected a number, got {value!r}")
     return number
 

@@ -6,12 +6,14 @@ import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from threading import RLock
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from kquant._given import count_of
 from kquant.errors import OptionError
 from kquant.gguf.part_file import PartFile
 from kquant.runtime.cache import Cache
@@ -36,6 +38,7 @@ class Session:
         """Keys and values of the tokens."""
         self.tokens: list[int] = []
         """What has been read."""
+        self._lock, self._reader = RLock(), None  # type: tuple[RLock, object]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -58,6 +61,34 @@ class Session:
             OptionError: A token is none of the vocabulary, there is none, or the context is full.
         """
         tokens = checked_ids(ids, self._n_vocab)
+        with self._lock:
+            self._reader = None
+            return self._read(tokens, every, embeddings)
+
+    def read_after(
+        self, before: Sequence[int], ids: Sequence[int], reader: object
+    ) -> tuple[npt.NDArray[np.float32], int]:
+        """Read tokens after those before, whatever others have read since: what differs is read again.
+
+        Args:
+            before: Token ids that the sequence should have, shape (m,).
+            ids: Token ids that follow them, shape (n,), at least one.
+            reader: Whoever reads; if it was the last one, the sequence is as it left it.
+
+        Returns:
+            The logits that follow, float32 (n_vocab,), and how many tokens were read.
+
+        Raises as `read`.
+        """
+        with self._lock:
+            if self._reader is not reader:
+                whole = [*before, *ids]
+                ids = whole[self.keep_prefix_of(whole) :]
+            logits = self.read(ids)
+            self._reader = reader
+            return logits, len(ids)
+
+    def _read(self, tokens: npt.NDArray[np.intp], every: bool, embeddings: bool) -> npt.NDArray[np.float32]:
         room = self.cache.capacity - len(self.tokens)
         if len(tokens) > room:
             raise OptionError(
@@ -76,10 +107,12 @@ class Session:
 
     def truncate(self, length: int) -> None:
         """Forget all but the first tokens.  Raises `OptionError` for more than there are."""
-        if not 0 <= length <= len(self.tokens):
-            raise OptionError(f"length: expected 0 to {len(self.tokens)} tokens, got {length}")
-        del self.tokens[length:]
-        self.cache.truncate(length)
+        with self._lock:
+            if count_of("length", length, 0) > len(self.tokens):
+                raise OptionError(f"length: expected 0 to {len(self.tokens)} tokens, got {length}")
+            self._reader = None
+            del self.tokens[length:]
+            self.cache.truncate(length)
 
     def keep_prefix_of(self, ids: Sequence[int]) -> int:
         """Forget what is not a prefix of these tokens, or all of them; returns how many stay."""
@@ -91,8 +124,9 @@ class Session:
 
     def copy(self) -> Session:
         """Another sequence with the same tokens, that goes on by itself."""
-        other = Session(self._interpreter, self.cache.copy(), self._n_vocab, self._model)
-        other.tokens = list(self.tokens)
+        with self._lock:
+            other = Session(self._interpreter, self.cache.copy(), self._n_vocab, self._model)
+            other.tokens = list(self.tokens)
         return other
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -101,12 +135,13 @@ class Session:
         The file is a NumPy archive (.npz) and appears when it is whole.  Raises `OutputError`.
         """
         archive = BytesIO()
-        np.savez(
-            archive,
-            kquant_session=np.array([self._model, *(t.name for t in self.cache.types)]),
-            tokens=np.array(self.tokens, np.int64),
-            **self.cache.state(),  # type: ignore[arg-type]
-        )
+        with self._lock:
+            np.savez(
+                archive,
+                kquant_session=np.array([self._model, *(t.name for t in self.cache.types)]),
+                tokens=np.array(self.tokens, np.int64),
+                **self.cache.state(),  # type: ignore[arg-type]
+            )
         part = PartFile(path, archive.getbuffer().nbytes)
         try:
             part.write(0, archive.getbuffer())
@@ -120,25 +155,41 @@ class Session:
         Raises `OptionError` if the file is of another model, or none of a session, and `OSError`.
         """
         try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                saved = {name: archive[name] for name in archive.files}
-            about, tokens = saved["kquant_session"].tolist(), checked_ids(saved["tokens"], self._n_vocab)
-        except (ValueError, KeyError, EOFError, BadZipFile, OptionError) as error:
-            raise OptionError(f"{path}: expected a session that kquant has saved, got {error}") from None
+            saved = _arrays(path)
+            about, ids = saved["kquant_session"].tolist(), saved["tokens"]
+            tokens = checked_ids(ids, self._n_vocab).tolist() if ids.size else []
+        except OSError:
+            raise
+        except Exception as error:  # zipfile, zlib and numpy.lib.format each have several of their own
+            shown = str(error) or type(error).__name__
+            raise OptionError(f"{path}: expected a session that kquant has saved, got {shown}") from None
         expected = [self._model, *(t.name for t in self.cache.types)]
         if about != expected:
             raise OptionError(f"{path}: expected a session of {expected}, got {about}")
-        self.cache.restore(saved, len(tokens))
-        self.tokens = tokens.tolist()
+        with self._lock:
+            self.cache.restore(saved, len(tokens))
+            self.tokens, self._reader = tokens, None
+
+
+def _arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arrays of an archive that is not compressed: what claims to be larger than its file is a bomb."""
+    with Path(path).open("rb") as file:
+        with ZipFile(file) as archive:
+            n_bytes = sum(member.file_size for member in archive.infolist())
+        if n_bytes > (size := os.fstat(file.fileno()).st_size):
+            raise OptionError(f"{n_bytes} bytes packed into {size}")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
 
 
 def checked_ids(ids: Any, n_vocab: int) -> npt.NDArray[np.intp]:
     """Token ids, shape (n,), all of the vocabulary.  Raises `OptionError`."""
     array = np.asarray(ids)
-    if array.ndim != 1 or not array.size or array.dtype.kind not in "iu":
-        raise OptionError(
-            f"tokens: expected integers of shape (n,), at least one, got {array.dtype} {array.shape}"
-        )
+    if array.shape == (0,):
+        raise OptionError("tokens: expected at least one, got none")
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise OptionError(f"tokens: expected integers of shape (n,), got {array.dtype} {array.shape}")
     wrong = np.flatnonzero((array < 0) | (array >= n_vocab))
     if len(wrong):
         raise OptionError(f"tokens: expected 0 to {n_vocab - 1}, got {array[wrong[0]]} at index {wrong[0]}")

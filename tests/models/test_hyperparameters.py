@@ -108,12 +108,38 @@ def test_metadata_that_cannot_be(given: dict[str, Any], message: str) -> None:
         (
             {"rope.freq_base": 0.0},
             lambda h: h.rope("halves"),
-            "test.rope: expected positive numbers, got freq_base 0",
+            "rope: expected a freq_base of 0.0001 to 1e+18, got 0",
         ),
         (
             {"rope.scaling.factor": -2.0},
             lambda h: h.rope("halves"),
-            "expected positive numbers, got freq_base 10000, scaling.factor -2",
+            "test.rope.scaling.factor: expected 0.0001 to 1e+18, got -2",
+        ),
+        (
+            {"rope.scaling.factor": -2.0, "rope.scaling.type": "yarn"},
+            lambda h: h.rope("halves"),
+            "test.rope.scaling.factor: expected 0.0001 to 1e+18, got -2",
+        ),
+        (
+            {"rope.scaling.yarn_beta_fast": 1e30, "rope.scaling.type": "yarn"},
+            lambda h: h.rope("halves"),
+            "rope: expected a beta_fast of 0.0001 to 1e+18, got 1e+30",
+        ),
+        (
+            {"rope.scaling.yarn_log_multiplier": -1.0, "rope.scaling.type": "yarn"},
+            lambda h: h.rope("halves"),
+            "test.rope.scaling.yarn_log_multiplier: expected 0 to ",
+        ),
+        (
+            {"rope.dimension_count": 0},
+            lambda h: h.rope("halves"),
+            "rope: expected pairs of elements to rotate, got 0 elements",
+        ),
+        ({"a": 1e300}, lambda h: h.number("a"), "test.a: expected -3.40282e+38 to 3.40282e+38, got 1e+300"),
+        (
+            {"attention.layer_norm_epsilon": -1.0},
+            lambda h: h.layer_epsilon,
+            "test.attention.layer_norm_epsilon: expected 0 to ",
         ),
     ],
 )

@@ -53,7 +53,7 @@ def test_experts_are_watched_one_by_one() -> None:
 
 def test_options_that_cannot_be() -> None:
     path = model_path("llama-dense")
-    with pytest.raises(OptionError, match="context: expected at least 1 token, got 0"):
+    with pytest.raises(OptionError, match="context: expected at least 1, got 0"):
         LanguageModel(path, context=0)
     with pytest.raises(
         OptionError, match=r"context: expected one whose keys and values fit in .* GiB of memory"

@@ -26,7 +26,7 @@ def hunyuan_dense(g: Graph) -> Program:
     """As Llama; the heads of queries and keys are normalized after their rotation."""
     h, rope = g.h, g.h.rope("halves", context=g.context)
     alpha, size = h.number("rope.scaling.alpha", 0.0), h.head_size
-    if alpha > 0:
+    if alpha > 0 and size > 2:
         rope = replace(rope, base=rope.base * alpha ** (size / (size - 2)))
 
     def transform(x: Value, layer: int) -> Value:
