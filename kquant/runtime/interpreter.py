@@ -153,7 +153,7 @@ class Interpreter:
         found = run.values[result.index]
         if not np.isfinite(found).all():
             what = "embeddings" if embeddings else "logits"
-            raise NonFiniteError(f"expected finite {what}, got NaN or infinity: the weights are damaged")
+            raise NonFiniteError(f"expected finite {what}, got NaN or infinity")
         cache.length += len(tokens)
         return found
 
@@ -222,7 +222,11 @@ class Interpreter:
         found: list[_Floats | None] = [None] * len(weights)
         packed = [i for i, w in enumerate(weights) if w.type.block_size > 1]
         if packed:
-            products = row_products([weights[i] for i in packed], x, self._pool, self._how)
+            try:
+                products = row_products([weights[i] for i in packed], x, self._pool, self._how)
+            except NonFiniteError:
+                name = weights[packed[0]].name
+                raise NonFiniteError(f"{name}: expected a finite input, got NaN or infinity") from None
             for i, y in zip(packed, products, strict=True):
                 found[i] = y
         for i, w in enumerate(weights):

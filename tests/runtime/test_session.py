@@ -79,6 +79,9 @@ def test_of_another_model_or_none(llm: LanguageModel, tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     with pytest.raises(OptionError, match="expected a session that kquant has saved"):
         session.load(tmp_path / "other.npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(OptionError, match=r"array.npy: expected a session that kquant has saved"):
+        session.load(tmp_path / "array.npy")
     with pytest.raises(FileNotFoundError):
         session.load(tmp_path / "none.npz")
     with pytest.raises(kquant.OutputError):
@@ -91,10 +94,10 @@ def test_what_cannot_be_read(llm: LanguageModel) -> None:
         session.read([3, 128])
     with pytest.raises(OptionError, match="tokens: expected 0 to 127, got -1 at index 0"):
         session.read([-1])
-    for wrong in ([], [[1]], [1.5], 3):
-        with pytest.raises(
-            OptionError, match=r"tokens: expected integers of shape \(n,\), at least one, got"
-        ):
+    with pytest.raises(OptionError, match="tokens: expected at least one, got none"):
+        session.read([])
+    for wrong in ([[1]], [1.5], 3):
+        with pytest.raises(OptionError, match=r"tokens: expected integers of shape \(n,\), got"):
             session.read(wrong)
     with pytest.raises(
         OptionError, match="expected at most 80 tokens in the context, got 81: give the model"
@@ -103,3 +106,55 @@ def test_what_cannot_be_read(llm: LanguageModel) -> None:
     assert len(session) == 0
     with pytest.raises(OptionError, match="length: expected 0 to 0 tokens, got 1"):
         session.truncate(1)
+    with pytest.raises(OptionError, match="length: expected a whole number, got 'a'"):
+        session.truncate("a")  # type: ignore[arg-type]
+
+
+def test_an_empty_one_is_saved_too(llm: LanguageModel, tmp_path: Path) -> None:
+    llm.session().save(tmp_path / "empty.npz")
+    session = llm.session()
+    session.read(TOKENS[:5])
+    session.load(tmp_path / "empty.npz")
+    assert len(session) == 0
+    assert np.array_equal(session.read(TOKENS[:5]), llm.logits(TOKENS[:5])[-1])
+
+
+def test_a_bomb_is_not_unpacked(llm: LanguageModel, tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", kquant_session=np.zeros(1 << 22, np.uint8))
+    with pytest.raises(OptionError, match=r"bomb.npz: expected a session .*, got 4194\d* bytes packed into"):
+        llm.session().load(tmp_path / "bomb.npz")
+
+
+def test_a_file_that_does_not_fit_changes_nothing(llm: LanguageModel, tmp_path: Path) -> None:
+    session = llm.session()
+    session.read(TOKENS[:7])
+    session.save(tmp_path / "whole.npz")
+    with np.load(tmp_path / "whole.npz") as archive:
+        arrays = dict(archive)
+    del arrays["values.1"]
+    np.savez(tmp_path / "part.npz", **arrays)
+    other = llm.session()
+    other.read(TOKENS[10:20])
+    with pytest.raises(OptionError, match=r"values of layer 1: expected uint8 .*, got none"):
+        other.load(tmp_path / "part.npz")
+    assert np.array_equal(other.read(TOKENS[20:22]), llm.logits(TOKENS[10:22])[-1])
+
+
+def test_readers_that_take_turns(llm: LanguageModel) -> None:
+    session, one, two = llm.session(), object(), object()
+    expected, other = llm.logits(TOKENS), llm.logits(TOKENS[::-1])
+    logits, n_read = session.read_after([], TOKENS[:10], one)
+    assert np.array_equal(logits, expected[9])
+    assert n_read == 10
+    logits, n_read = session.read_after(TOKENS[:10], TOKENS[10:11], one)
+    assert np.array_equal(logits, expected[10])
+    assert n_read == 1
+    logits, _ = session.read_after([], TOKENS[::-1][:10], two)
+    assert np.array_equal(logits, other[9])
+    logits, n_read = session.read_after(TOKENS[:11], TOKENS[11:12], one)
+    assert np.array_equal(logits, expected[11])
+    assert n_read == 12
+    session.truncate(3)
+    logits, n_read = session.read_after(TOKENS[:12], TOKENS[12:13], one)
+    assert np.array_equal(logits, expected[12])
+    assert n_read == 10

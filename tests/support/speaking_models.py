@@ -17,9 +17,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_speaking_model(path: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> Path:
-    """The golden model llama-dense with a vocabulary of 128 tokens: letters, and a few bytes."""
-    tokens = TOKENS + [f"<unused{i}>" for i in range(N_VOCAB - len(TOKENS))]
+def write_speaking_model(
+    path: Path, *, chat_template: str | None = CHAT_TEMPLATE, n_tokens: int = N_VOCAB
+) -> Path:
+    """The golden model llama-dense with a vocabulary of 128 tokens, or less: letters, and a few bytes."""
+    tokens = TOKENS + [f"<unused{i}>" for i in range(n_tokens - len(TOKENS))]
     kinds = [2, 3, 3] + [6 if t.startswith("<0x") else 5 if t.startswith("<u") else 1 for t in tokens[3:]]
     array, text = GGUFValueType.ARRAY, GGUFValueType.STRING
     with read(model_path("llama-dense")) as file:
@@ -28,7 +30,7 @@ def write_speaking_model(path: Path, *, chat_template: str | None = CHAT_TEMPLAT
         md.set("tokenizer.ggml.tokens", tokens, array, element_type=text)
         md.set(
             "tokenizer.ggml.scores",
-            [-float(i) for i in range(N_VOCAB)],
+            [-float(i) for i in range(n_tokens)],
             array,
             element_type=GGUFValueType.FLOAT32,
         )
