@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -160,10 +161,14 @@ class LanguageModel:
 
     def session(self) -> Session:
         """An empty sequence of its own, which can be copied, cut, saved and loaded."""
-        file = self.model.file
-        n_bytes = sum(tensor.nbytes for tensor in file.tensors.values())
-        name = f"{self.hyperparameters.architecture}: {len(file.tensors)} tensors, {n_bytes} bytes"
-        return Session(self._interpreter, self._new_cache(), self.n_vocab, name)
+        return Session(self._interpreter, self._new_cache(), self.n_vocab, self._fingerprint)
+
+    def _fingerprint(self) -> str:
+        """Tells models apart, and the same one with other factors of rotation, for sessions in files."""
+        digest, file = sha256(repr(self._interpreter.program.operations).encode()), self.model.file
+        for info in file.tensors.values():
+            digest.update(file.data(info).reshape(-1)[:64].tobytes())
+        return f"{self.hyperparameters.architecture}: {len(file.tensors)} tensors, {digest.hexdigest()[:16]}"
 
     def logits(self, ids: npt.ArrayLike | Sequence[int]) -> npt.NDArray[np.float32]:
         """What follows each token of a new sequence.

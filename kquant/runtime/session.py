@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from threading import RLock
@@ -32,7 +32,9 @@ class Session:
     keep it in a file.
     """
 
-    def __init__(self, interpreter: Interpreter, cache: Cache, n_vocab: int, model: str) -> None:
+    def __init__(
+        self, interpreter: Interpreter, cache: Cache, n_vocab: int, model: Callable[[], str]
+    ) -> None:
         self._interpreter, self._n_vocab, self._model = interpreter, n_vocab, model
         self.cache = cache
         """Keys and values of the tokens."""
@@ -138,7 +140,7 @@ class Session:
         with self._lock:
             np.savez(
                 archive,
-                kquant_session=np.array([self._model, *(t.name for t in self.cache.types)]),
+                kquant_session=np.array([self._model(), *(t.name for t in self.cache.types)]),
                 tokens=np.array(self.tokens, np.int64),
                 **self.cache.state(),  # type: ignore[arg-type]
             )
@@ -163,7 +165,7 @@ class Session:
         except Exception as error:  # zipfile, zlib and numpy.lib.format each have several of their own
             shown = str(error) or type(error).__name__
             raise OptionError(f"{path}: expected a session that kquant has saved, got {shown}") from None
-        expected = [self._model, *(t.name for t in self.cache.types)]
+        expected = [self._model(), *(t.name for t in self.cache.types)]
         if about != expected:
             raise OptionError(f"{path}: expected a session of {expected}, got {about}")
         with self._lock:

@@ -10,6 +10,8 @@ import pytest
 
 import kquant
 from kquant import LanguageModel, OptionError
+from kquant.gguf import read
+from support import drawn_models
 from support.golden_models import model_path, recorded
 
 TOKENS = recorded("llama-dense")["tokens"].tolist()
@@ -158,3 +160,23 @@ def test_readers_that_take_turns(llm: LanguageModel) -> None:
     logits, n_read = session.read_after(TOKENS[:12], TOKENS[12:13], one)
     assert np.array_equal(logits, expected[12])
     assert n_read == 10
+
+
+def test_the_same_model_with_other_weights_or_angles(llm: LanguageModel, tmp_path: Path) -> None:
+    path = model_path("llama-dense")
+    with read(path) as file:
+        at = file.tensors["blk.1.ffn_norm.weight"].offset
+    content = bytearray(path.read_bytes())
+    content[at + 1] ^= 1
+    (tmp_path / "tuned.gguf").write_bytes(content)
+    llm.session().save(tmp_path / "session.npz")
+    with (
+        LanguageModel(tmp_path / "tuned.gguf") as other,
+        pytest.raises(OptionError, match="expected a session of"),
+    ):
+        other.session().load(tmp_path / "session.npz")
+    by_length = drawn_models.model_path("phi3-longrope")  # other factors from 33 tokens on
+    with LanguageModel(by_length, context=32) as short, LanguageModel(by_length, context=64) as long:
+        short.session().save(tmp_path / "session.npz")
+        with pytest.raises(OptionError, match="expected a session of"):
+            long.session().load(tmp_path / "session.npz")

@@ -66,7 +66,8 @@ def _gemma(
     h, rope = g.h, g.h.rope("halves", context=g.context)
     local = replace(rope, base=local_base, scale=rope.scale if local_scale is None else local_scale)
     # the largest model, known by its layers, is scaled as if heads were not wider than their share
-    scale = 1 / math.sqrt(h.n_embd // h.n_head(0) if h.n_layer == deepest else h.head_size)
+    share = h.n_embd // max(h.n_head(0), 1) or 1
+    scale = 1 / math.sqrt(share if h.n_layer == deepest else h.head_size)
     x = g.scale(g.embed(), math.sqrt(h.n_embd))
     for layer in range(h.n_layer):
         block = f"blk.{layer}"
