@@ -8,7 +8,24 @@ from typing import Any
 
 from kquant.errors import OptionError
 
-__all__ = ["layers_of", "several", "texts_of"]
+__all__ = ["count_of", "layers_of", "several", "texts_of"]
+
+
+def count_of(option: str, given: Any, least: int = 1) -> int:
+    """How many of something: a whole number of at least 1, or another least.
+
+    Raises `OptionError` for anything else.
+
+    >>> count_of("threads", 2)
+    2
+    """
+    try:
+        count = index(given)
+    except TypeError:
+        raise OptionError(f"{option}: expected a whole number, got {given!r}") from None
+    if count < least:
+        raise OptionError(f"{option}: expected at least {least}, got {count}")
+    return count
 
 
 def several(option: str, given: Any, expected: str) -> list[Any]:

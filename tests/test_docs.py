@@ -1,7 +1,7 @@
 """README and docs, executed: Python sessions, and the answers of the command.
 
-Each page runs from top to bottom in a folder of its own that holds `model-f16.gguf`, and `model.gguf` if it speaks
-of it: a model with random weights and a small vocabulary.
+Each page runs from top to bottom in a folder of its own that holds `model-f16.gguf`, and `model.gguf` if it
+speaks of it: a model with random weights and a small vocabulary.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kquant._given import several
+from kquant._given import count_of, several
 from kquant.analysis.slabs import SLAB_ELEMENTS, Slab, in_order, matching, slabs
 from kquant.analysis.sums import ErrorSums
 from kquant.analysis.sweep_types import Mixture, Sweep, TensorSweep
@@ -93,8 +93,8 @@ def sweep(
     mixtures = MIXTURES
     if file_types is not None:
         mixtures = tuple(file_type_of(t) for t in several("file_types", file_types, "file types"))
-    if rows is not None and rows < 1:
-        raise OptionError(f"rows: expected at least 1, got {rows}")
+    if rows is not None:
+        count_of("rows", rows)
     with nullcontext(source) if isinstance(source, GGUFFile) else read(source) as model:
         infos = _candidates(model, matching(model.tensors, tensors), chosen)
         if not infos:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kquant.cli.types import complete_tensor_type
+from kquant.errors import UnknownTypeError
 from kquant.types import TensorType
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ def warmup(words: tuple[str, ...]) -> None:
     """
     from kquant.products.warming import warm_up
 
-    todo = jobs_of(words)
+    try:
+        todo = jobs_of(words)
+    except UnknownTypeError as error:
+        raise click.UsageError(str(error)) from error
     with click.progressbar(length=len(todo), label="kernels", file=sys.stderr) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -60,6 +64,6 @@ def jobs_of(words: Sequence[str]) -> list[Job]:
 
     types = [word for word in words if word != RUN]
     found = jobs(types or None) if types or not words else []
-    if RUN in words:
+    if RUN in words or not words:
         found += run_jobs(TensorType[name] for name in CACHE_TYPES)
     return list(dict.fromkeys(found))

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from kquant._given import count_of
 from kquant.arrays.codec import execution_of
 from kquant.arrays.codec import slab_elements as default_slab_elements
 from kquant.convert.slabs import Slab, convert, read_ahead, slabs_of
@@ -89,8 +90,8 @@ def requantize(
     workers = shared.threads if shared is not None and threads is None else thread_count(threads)
     if pool is not None and executor is not None:
         raise OptionError("requantize: expected an executor or a pool, got both")
-    if slab_elements is not None and slab_elements < 1:
-        raise OptionError(f"slab_elements: expected at least 1, got {slab_elements}")
+    if slab_elements is not None:
+        count_of("slab_elements", slab_elements)
     with ExitStack() as stack:
         model = source if isinstance(source, GGUFFile) else stack.enter_context(read(source))
         model.check_complete()

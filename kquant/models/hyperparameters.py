@@ -214,9 +214,14 @@ class Hyperparameters:
             beta_slow=self.number("rope.scaling.yarn_beta_slow", 1.0),
             original_context=original,
         )
-        if rope.base <= 0 or factor <= 0:
+        if (
+            factor <= 0
+            or rope.base <= (1 if extrapolation else 0)
+            or min(rope.beta_fast, rope.beta_slow) <= 0
+        ):
             raise ModelError(
-                f"{self.architecture}.rope: expected positive numbers, got {rope.base}, {factor}"
+                f"{self.architecture}.rope: expected positive numbers, got freq_base {rope.base:g}, "
+                f"scaling.factor {factor:g}, betas {rope.beta_fast:g} and {rope.beta_slow:g}"
             )
         return rope
 

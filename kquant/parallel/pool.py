@@ -17,12 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
-from operator import index
 from threading import Lock, Thread, current_thread
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
+from kquant._given import count_of
 from kquant.errors import OptionError
 from kquant.parallel.region import Region
 
@@ -49,15 +49,7 @@ def available_threads() -> int:
 
 def thread_count(threads: int | None) -> int:
     """So many; None: one per core.  Raises `OptionError` for less than one, and for no whole number."""
-    if threads is None:
-        return available_threads()
-    try:
-        count = index(threads)
-    except TypeError:
-        raise OptionError(f"threads: expected a whole number, got {threads!r}") from None
-    if count < 1:
-        raise OptionError(f"threads: expected at least 1, got {count}")
-    return count
+    return available_threads() if threads is None else count_of("threads", threads)
 
 
 class Pool(Executor):

@@ -1,8 +1,8 @@
 """Dot products of packed rows, without unpacking them to floats: integers are multiplied inside the blocks.
 
-Each format names its partner and has three kernels: `unpack_scales` and `unpack_levels` unpack a block of
-each of some rows to bytes, `add` multiplies these with blocks of activations.  Types whose block is one
-number are decoded.
+Each format declares its partner, and two kernels that unpack a block of each of some rows: `unpack_scales`
+and `unpack_levels`.  The loops that multiply are the same for all.  Types whose block is one number are
+decoded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kquant.formats.base import BlockFormat
 from kquant.kernels.execute import Bytes, Execution, Floats
 from kquant.kernels.language.dot import NumberDot
 from kquant.kernels.layout import ROWS
-from kquant.parallel.pool import Pool
+from kquant.parallel.pool import Pool, pool_of, thread_count
 from kquant.products._engine import run
 from kquant.products._loops import Job, activations_of, is_beyond_cache, multiply
 from kquant.products._overflow import refuse_overflow
@@ -77,6 +77,7 @@ def vec_dot(
         UnsupportedTypeError: `atype` is not the partner of `wtype`, or there is none.
         UnknownTypeError: No such type.
         OutOfRangeError: A result is beyond float32, though all numbers are finite.
+        OptionError: `threads` is less than 1, or `pool` is no open pool.
 
     Source: `ggml_vec_dot_q4_K_q8_K_generic` and its neighbours in
     https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-cpu/quants.c
@@ -93,6 +94,8 @@ def vec_dot(
             f"{weight_type.name}: expected activations in {vec_dot_type(weight_type).name}, "
             f"got {partner.name}"
         )
+    thread_count(threads)
+    pool_of(pool)
     weights, activations = packed_rows(w, weight_type), packed_rows(a, partner)
     n = _length(weights, weight_type)
     if n != _length(activations, partner):

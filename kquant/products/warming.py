@@ -11,6 +11,7 @@ from kquant._given import several
 from kquant.errors import OptionError
 from kquant.formats import format_of, has_format
 from kquant.formats.base import BlockFormat
+from kquant.kernels import forward
 from kquant.kernels.availability import jit_is_disabled
 from kquant.kernels.consecutive import layout
 from kquant.kernels.language.dot import BlockDot
@@ -20,8 +21,17 @@ from kquant.types import TensorType
 
 __all__ = ["Job", "jobs", "run_jobs", "warm_up"]
 
-Job: TypeAlias = tuple[TensorType, str]
-"""A kernel: the type, and what it does with it."""
+Job: TypeAlias = tuple[TensorType | None, str]
+"""A kernel: the type, and what it does with it; without a type, one of a forward pass."""
+
+FORWARD: dict[str, Callable[[], Any]] = {
+    "forward-rms_norm": lambda: forward.normalize(False),
+    "forward-layer_norm": lambda: forward.normalize(True),
+    "forward-silu_gate": forward.silu_gate,
+    "forward-attend-f32": lambda: forward.attend(False),
+    "forward-attend-f16": lambda: forward.attend(True),
+}
+"""What a forward pass does beside products."""
 
 
 def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[Job]:
@@ -34,14 +44,14 @@ def jobs(types: Iterable[TensorType | str | int] | None = None) -> list[Job]:
         chosen = [t for t in TensorType if has_format(t)]
     else:
         chosen = [TensorType.of(t) for t in several("types", types, "tensor types")]
-    found = []
+    found: list[Job] = []
     for tensor_type in dict.fromkeys(chosen):
         found += [(tensor_type, "quantize"), (tensor_type, "dequantize")]
         if format_of(tensor_type).weighted is not None:
             found.append((tensor_type, "quantize_weighted"))
         if isinstance(format_of(tensor_type).dot, BlockDot):
             found += [(tensor_type, "multiply"), (tensor_type, "multiply-column")]
-    if any(t.block_size == SUPER_BLOCK for t, job in found if job == "multiply"):
+    if any(t and t.block_size == SUPER_BLOCK for t, job in found if job == "multiply"):
         found.append((TensorType.Q8_K, "consecutive"))
     return found
 
@@ -54,7 +64,9 @@ def run_jobs(cache_types: Iterable[TensorType]) -> list[Job]:
     known = [t for t in TensorType if has_format(t)]
     dots = {t: dot for t in known if isinstance(dot := format_of(t).dot, BlockDot)}
     packed = {*cache_types, *(dot.partner for dot in dots.values())}
-    found = [(t, "quantize") for t in known if t in packed] + [(t, "dequantize") for t in known]
+    found: list[Job] = [(None, name) for name in FORWARD]
+    found += [(t, "quantize") for t in known if t in packed]
+    found += [(t, "dequantize") for t in known]
     for t in dots:
         found += [(t, "multiply"), (t, "multiply-column")]
     return [*found, (TensorType.Q8_K, "consecutive")]
@@ -82,7 +94,9 @@ def warm_up(todo: Sequence[Job], progress: Callable[[int, int], None] | None = N
     for done, (tensor_type, job) in enumerate(todo):
         if progress:
             progress(done, len(todo))
-        if job == "consecutive":
+        if tensor_type is None:
+            FORWARD[job]()
+        elif job == "consecutive":
             layout()
         elif job.startswith("multiply"):
             multiplier(format_of(tensor_type), 2 if job == "multiply" else 1)
@@ -91,7 +105,7 @@ def warm_up(todo: Sequence[Job], progress: Callable[[int, int], None] | None = N
     if progress:
         progress(len(todo), len(todo))
     kept = {file.name.rpartition("-")[0] for file in folder.glob("*.kernel")} if folder.is_dir() else set()
-    lacking = [job for t, job in todo if f"{t.name.lower()}-{job}" not in kept]
+    lacking = [job for t, job in todo if (f"{t.name.lower()}-{job}" if t else job) not in kept]
     if lacking:
         kept_count = len(todo) - len(lacking)
         raise OptionError(f"{folder}: expected {len(todo)} kernels, got {kept_count}: is it writable?")

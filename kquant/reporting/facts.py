@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from kquant._given import count_of
 from kquant.analysis.comparison import Comparison, TensorError, compare
 from kquant.analysis.inspection import Inspection, inspect
 from kquant.analysis.slabs import readable
@@ -100,10 +101,9 @@ def gather(
     progress: Stages | None,
 ) -> Facts:
     """Read one file, or two: `kquant.report` tells the arguments and what is raised."""
-    if rows < 0:
-        raise OptionError(f"rows: expected at least 0, got {rows}")
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads: expected at least 1, got {threads}")
+    count_of("rows", rows, least=0)
+    if threads is not None:
+        count_of("threads", threads)
     missing: dict[str, str] = {}
 
     def attempt(part: str, stage: str, work: Callable[[Callable[[int, int], None] | None], _F]) -> _F | None:

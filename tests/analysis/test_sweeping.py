@@ -165,6 +165,7 @@ def test_a_mixture_that_cannot_be_made(tmp_path: Path) -> None:
     ("options", "error", "message"),
     [
         ({"rows": 0}, OptionError, "rows: expected at least 1, got 0"),
+        ({"rows": "3"}, OptionError, "rows: expected a whole number, got '3'"),
         ({"types": []}, OptionError, "types: expected at least one, got none"),
         ({"types": ["Q9"]}, UnknownTypeError, "unknown tensor type 'Q9'"),
         ({"types": ["Q8_K"]}, UnsupportedTypeError, "Q8_K: kquant has no codec that stores tensors"),

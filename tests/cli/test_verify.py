@@ -100,7 +100,11 @@ def test_notes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["no.gguf"], 1, "no.gguf: No such file or directory"),
         ([str(MIXED), "--manifest", "no.json"], 1, "no.json: No such file or directory"),
         ([str(MIXED), "--manifest", str(MIXED)], 1, "expected a manifest in JSON, got something else"),
-        ([str(MIXED), "--threads", "0"], 2, "Invalid value for '-t' / '--threads': 0 is not in the range x>=1."),
+        (
+            [str(MIXED), "--threads", "0"],
+            2,
+            "Invalid value for '-t' / '--threads': 0 is not in the range x>=1.",
+        ),
         ([], 2, "Missing argument 'FILE.gguf'."),
     ],
 )

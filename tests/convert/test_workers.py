@@ -105,6 +105,15 @@ def test_a_pool_of_the_callers(run: Run, expected: bytes, tmp_path: Path) -> Non
             assert (tmp_path / "out.gguf").read_bytes() == expected
         with pytest.raises(OptionError, match=r"^requantize: expected an executor or a pool, got both$"):
             kquant.requantize(run.source, tmp_path / "out.gguf", "Q8_0", pool=pool, executor=pool)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"pool": 2}, "pool: expected a kquant.Pool, got int"),
+        ({"pool": pool, "threads": 1}, "pool: expected an open one, got one that is closed"),
+        ({"threads": 1.5}, "threads: expected a whole number, got 1.5"),
+        ({"slab_elements": "9"}, "slab_elements: expected a whole number, got '9'"),
+    ]
+    for given, message in wrong:
+        with pytest.raises(OptionError, match=f"^{message}$"):
+            kquant.requantize(run.source, tmp_path / "none.gguf", "Q8_0", **given)
 
 
 @runs

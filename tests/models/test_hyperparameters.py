@@ -108,9 +108,13 @@ def test_metadata_that_cannot_be(given: dict[str, Any], message: str) -> None:
         (
             {"rope.freq_base": 0.0},
             lambda h: h.rope("halves"),
-            "test.rope: expected positive numbers, got 0",
+            "test.rope: expected positive numbers, got freq_base 0",
         ),
-        ({"rope.scaling.factor": -2.0}, lambda h: h.rope("halves"), "expected positive numbers, got 10000.0"),
+        (
+            {"rope.scaling.factor": -2.0},
+            lambda h: h.rope("halves"),
+            "expected positive numbers, got freq_base 10000, scaling.factor -2",
+        ),
     ],
 )
 def test_values_that_cannot_be(given: dict[str, Any], read: Read, message: str) -> None:

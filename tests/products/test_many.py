@@ -351,6 +351,12 @@ def test_a_closed_pool(threads: int | None) -> None:
     pool.close()
     with pytest.raises(OptionError, match="got one that is closed"):
         matmul(W[0], X, threads, pool=pool)
+    for type in ("Q8_0", "F32"):
+        rows = kquant.quantize(X.T, type)
+        with pytest.raises(OptionError, match="got one that is closed"):
+            kquant.vec_dot(rows, type, rows, type, threads, pool=pool)
+        with pytest.raises(OptionError, match="threads: expected at least 1, got 0"):
+            kquant.vec_dot(rows, type, rows, type, 0)
 
 
 def test_more_columns_than_memory_is_kept_for() -> None:

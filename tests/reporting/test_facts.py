@@ -178,6 +178,7 @@ def test_the_facts_are_json() -> None:
     [
         ({"rows": -1}, "rows: expected at least 0, got -1"),
         ({"threads": 0}, "threads: expected at least 1, got 0"),
+        ({"rows": 1.5}, "rows: expected a whole number, got 1.5"),
         ({"tensor": "none"}, "tensor: expected the name of a tensor of .*, got 'none'"),
     ],
 )

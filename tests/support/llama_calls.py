@@ -175,6 +175,6 @@ def shape_of(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    from llama_cpp import Llama  # type: ignore[attr-defined]
+    from llama_cpp import Llama
 
     json.dump(answers(Llama, sys.argv[1]), sys.stdout, indent=1)

@@ -204,7 +204,7 @@ def test_every_half() -> None:
 
 
 @kernel
-def read_shorts(w: Rows, tiles: Rows, out: Rows) -> None:
+def read_shorts(w: Rows, tiles: Any, out: Rows) -> None:
     block, tile = block_from(w, 0, 0, ROWS), tile_at(tiles, 0, BLOCKS)
     put_d(tile, as_float(load_short(block, 1)))
     put_sums(out, 0, zero_sums(sums_at(out, 0, 1)) + factor(tile, 0))
@@ -223,7 +223,7 @@ def test_shorts() -> None:
 
 
 @kernel
-def keep_minima(w: Rows, tiles: Rows) -> None:
+def keep_minima(w: Rows, tiles: Any) -> None:
     block, tile = block_from(w, 0, 0, ROWS), tile_at(tiles, 0, WITH_MINIMA)
     head = load_bytes(block, 0, 16)
     put_minima(tile, quad(head, 2), quad(head, 0), quad(head, 3), quad(head, 1))
