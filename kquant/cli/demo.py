@@ -158,7 +158,7 @@ def verdict(source: str, target: str, file_type: str, seconds: float) -> list[st
 
 
 def sentence(path: Path) -> str | None:
-    """A sentence that a model generates, the likeliest token each time; None if the extra `run` is missing."""
+    """A sentence that a model writes, the likeliest token each time; None if the extra `run` is missing."""
     try:
         with kquant.LanguageModel(path, context=64) as llm:
             pieces = list(llm.generate(PROMPT, 32, temperature=0.0, stop="."))
