@@ -156,6 +156,6 @@ def answers(Llama: Any, path: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from llama_cpp import Llama  # type: ignore[attr-defined]
+    from llama_cpp import Llama
 
     json.dump(answers(Llama, sys.argv[1]), sys.stdout, indent=1)
