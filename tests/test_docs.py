@@ -20,7 +20,7 @@ import kquant
 from kquant import errors
 from kquant.analysis.anatomy import picture
 from kquant.cli import main
-from kquant.cli.demo import find_model
+from kquant.cli.smollm2 import find_model
 from kquant.formats import has_format
 from kquant.types import TensorType
 from support.speaking_models import write_speaking_model

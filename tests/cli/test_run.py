@@ -215,7 +215,7 @@ def test_files_that_cannot_be_run(capsys: pytest.CaptureFixture[str], tmp_path: 
 def test_without_a_model_and_without_the_demo(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kquant.cli.demo.PACKAGE", "email")
+    monkeypatch.setattr("kquant.cli.smollm2.PACKAGE", "email")
     assert main(["run", "-p", "a"]) == 1
     error, hint = capsys.readouterr().err.splitlines()
     assert "SmolLM2-135M-Instruct" in error
@@ -299,7 +299,7 @@ def test_a_terminal_obeys_no_model(
 def test_smollm2_says_what_it_says_under_llama_cpp(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from kquant.cli.demo import find_model
+    from kquant.cli.smollm2 import find_model
 
     with np.load(FOLDER / "smollm2-q4_1.npz") as archive:
         tokens = archive["tokens"].tolist()
@@ -317,7 +317,7 @@ def test_the_readme(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it says under "Run a model" happens."""
-    from kquant.cli.demo import find_model
+    from kquant.cli.smollm2 import find_model
 
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Run a model\n")[2]
     blocks = dict(
