@@ -57,6 +57,8 @@ def test_machines(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert prompt["avg_ns"] == (a + b) / 2
     assert prompt["stddev_ns"] == pytest.approx(abs(a - b) / 2**0.5)
     assert prompt["samples_ts"] == pytest.approx([8e9 / a, 8e9 / b])
+    assert main(["bench", model, *FAST, "-t", "1", "--json"]) == 0
+    assert [sorted(test) for test in json.loads(capsys.readouterr().out)] == [sorted(prompt)] * 2
     assert prompt["avg_ts"] == pytest.approx(sum(prompt["samples_ts"]) / 2)
 
 
