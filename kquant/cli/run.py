@@ -127,6 +127,14 @@ __all__ = ["run"]
     metavar="TEXT",
     help="Ends the generation where it would appear; repeatable.",
 )
+@click.option("--grammar", metavar="GBNF", help="A grammar, as llama.cpp has them, that the text keeps to.")
+@click.option("--grammar-file", metavar="FILE", type=click.Path(path_type=Path), help="The same from a file.")
+@click.option(
+    "-j", "--json-schema", metavar="SCHEMA", help="The text is JSON that meets the schema; {} for any."
+)
+@click.option(
+    "-jf", "--json-schema-file", metavar="FILE", type=click.Path(path_type=Path), help="The same from a file."
+)
 @click.option("--no-escape", is_flag=True, help="Leave \\n, \\t and \\\\ in -p, -sys and -r as they are.")
 @click.option("--no-perf", is_flag=True, help="Print no timing lines to standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object when all is done.")
