@@ -16,6 +16,7 @@ import kquant
 from kquant._text import count, printable, size
 from kquant.cli import show
 from kquant.cli.signals import Postponed
+from kquant.cli.smollm2 import model_or_demo
 from kquant.parallel.pool import available_threads
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def bench(
         raise click.UsageError("expected a test: --n-prompt or --n-gen of at least 1")
     context = max(test.n for test in tests)
     runs = [
-        Run(Subject.of(show.model_or_demo(path)), n, k.upper(), v.upper())
+        Run(Subject.of(model_or_demo(path)), n, k.upper(), v.upper())
         for path in models or (None,)
         for n in threads or (available_threads(),)
         for k in types_k.split(",")

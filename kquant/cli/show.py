@@ -21,7 +21,6 @@ from rich.cells import cell_len, set_cell_size
 from kquant._text import percent, printable, share, size
 from kquant.cli.option_names import by_option
 from kquant.cli.signals import Postponed
-from kquant.cli.smollm2 import find_model
 from kquant.errors import OptionError
 
 if TYPE_CHECKING:
@@ -49,8 +48,6 @@ __all__ = [
     "complete_cache_type",
     "json_option",
     "line",
-    "model_argument",
-    "model_or_demo",
     "percent",
     "read_text",
     "share",
@@ -80,9 +77,6 @@ threads_option = click.option(
 PLAIN_WIDTH = 240
 GAP, CUT_WIDTH = 2, 16
 """Characters between columns, and of a column that is shortened in a narrow terminal."""
-model_argument = click.argument(
-    "model", metavar="[MODEL.gguf]", required=False, type=click.Path(path_type=Path)
-)
 tensors_option = click.option("--tensors", metavar="REGEX", help="Only tensors whose name this finds.")
 top_option = click.option(
     "--top",
@@ -103,13 +97,6 @@ def complete_cache_type(ctx: click.Context, param: click.Parameter, incomplete: 
     from kquant.runtime.cache import CACHE_TYPES
 
     return [CompletionItem(name) for name in CACHE_TYPES if name.startswith(incomplete.upper())]
-
-
-def model_or_demo(path: Path | None) -> Path:
-    """A model that is named, else SmolLM2, if its package is installed; `MissingModelError` if it is not."""
-    if path is not None:
-        return path
-    return find_model()
 
 
 def read_text(path: Path) -> str:

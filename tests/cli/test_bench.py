@@ -57,6 +57,8 @@ def test_machines(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert prompt["avg_ns"] == (a + b) / 2
     assert prompt["stddev_ns"] == pytest.approx(abs(a - b) / 2**0.5)
     assert prompt["samples_ts"] == pytest.approx([8e9 / a, 8e9 / b])
+    assert main(["bench", model, *FAST, "-t", "1", "--json"]) == 0
+    assert [sorted(test) for test in json.loads(capsys.readouterr().out)] == [sorted(prompt)] * 2
     assert prompt["avg_ts"] == pytest.approx(sum(prompt["samples_ts"]) / 2)
 
 
@@ -83,6 +85,6 @@ def test_errors(
 def test_without_a_model_it_is_the_demo_s(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    monkeypatch.setattr("kquant.cli.show.find_model", lambda: Path(model))
+    monkeypatch.setattr("kquant.cli.smollm2.find_model", lambda: Path(model))
     assert main(["bench", *FAST]) == 0
     assert "llama Q8_0" in capsys.readouterr().out

@@ -113,6 +113,25 @@ def test_a_long_prompt_is_read_in_parts(
         assert [piece.token for piece in llm.generate(prompt, 4, temperature=0)] == found["tokens"]
 
 
+def test_a_text_that_keeps_to_a_form(
+    model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = model, "-p", "a", "-n", "20", "--temp", "0"
+    (tmp_path / "grammar.gbnf").write_text('root ::= "ab" "c"')
+    for form in (["--grammar", 'root ::= "ab" "c"'], ["--grammar-file", str(tmp_path / "grammar.gbnf")]):
+        found = described(capsys, *asked, *form)
+        assert (found["text"], found["finish"]) == ("abc", "stop")
+    assert described(capsys, *asked, "-j", '{"enum": [12]}')["text"] == "12"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("b\nc\n"))
+    assert answer(capsys, model, "-i", "-j", '{"enum": [12]}') == "12\n12\n"
+    assert failure(capsys, *asked, "-j", "{").startswith("--json-schema: ")
+    assert failure(capsys, *asked, "--grammar", "root ::= nothing").startswith("--grammar: ")
+    assert "exclude each other" in failure(capsys, *asked, "-j", "{}", "--grammar", "root ::= [a]", code=2)
+    monkeypatch.setattr("kquant.runtime.constraints.find_spec", lambda name: None)
+    assert main(["run", *asked, "-j", "{}"]) == 1
+    assert capsys.readouterr().err.splitlines()[1] == "hint: pip install 'kquant-gguf[constrain]'"
+
+
 def test_chat(model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     found = described(capsys, model, "-p", "Hi", "-n", "4", "--temp", "0", "--chat")
     with kquant.LanguageModel(model) as llm:
