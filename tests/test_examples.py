@@ -157,8 +157,8 @@ def test_many_prompts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 @pytest.mark.demo
-def test_embeddings_search(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    said = answers("embeddings_search.py", monkeypatch=monkeypatch, capsys=capsys)
+def test_search_texts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = answers("search_texts.py", monkeypatch=monkeypatch, capsys=capsys)
     assert [line.partition("->  ")[2].split()[0] for line in said] == ["A", "The", "Bread"]
 
 
@@ -169,7 +169,7 @@ def test_watch_layers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert all(0 < float(mean) < float(largest) for _, mean, largest in rows)
 
 
-@pytest.mark.parametrize("name", ["chat.py", "many_prompts.py", "embeddings_search.py", "watch_layers.py"])
+@pytest.mark.parametrize("name", ["chat.py", "many_prompts.py", "search_texts.py", "watch_layers.py"])
 def test_without_a_model(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

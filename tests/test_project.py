@@ -83,6 +83,8 @@ for was, now in zip(before, state()):
         ["verify", str(ROOT / "tests/golden/gguf/outputs/llama-slim-f16.Q4_K_M.gguf")],
         ["quantize", "--help"],
         ["report", "--help"],
+        ["run", "--help"],
+        ["bench", "--help"],
         ["quantize", "--dry-run", str(ROOT / "tests/golden/gguf/models/llama-slim-f16.gguf"), "Q4_K_M"],
     ],
     ids=lambda a: " ".join(a[:2]),

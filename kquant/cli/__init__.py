@@ -162,7 +162,9 @@ def _installing(error: Exception) -> str | None:
     """How to get what is not installed: the extra of the command that needs it."""
     if not isinstance(error, MissingDependencyError):
         return None
-    return f"pip install 'kquant-gguf[{'report' if 'report' in str(error) else 'run'}]'"
+    extras = {"report": "report", "constraints": "constrain"}  # by a word of the message
+    extra = next((extra for word, extra in extras.items() if word in str(error)), "run")
+    return f"pip install 'kquant-gguf[{extra}]'"
 
 
 def _message(error: Exception) -> str:

@@ -74,6 +74,8 @@ class Asked:
     cache_type_v: str
     slide: bool
     stop: tuple[str, ...]
+    form: dict[str, str]
+    """What the text keeps to: `json_schema` or `gbnf`; empty for nothing."""
     sampling: Sampling
     seed: int
     shows_timings: bool
@@ -90,6 +92,7 @@ class Asked:
             raise click.UsageError("--prompt and --file exclude each other")
         if given["interactive"] and given["as_json"]:
             raise click.UsageError("--interactive and --json exclude each other")
+        given["form"] = _form(given)
         settings = {SAMPLING[key]: given.pop(key) for key in SAMPLING}
         settings = {key: value for key, value in settings.items() if value is not None}
         if given["seed"] == -1:
@@ -115,6 +118,20 @@ class Asked:
         """The first messages of a conversation."""
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*system, {"role": "user", "content": prompt}]
+
+
+def _form(given: dict[str, Any]) -> dict[str, str]:
+    """Takes the options of constraints away and says what they mean."""
+    forms = []
+    for option, name in (("json_schema", "json_schema"), ("grammar", "gbnf")):
+        text, file = given.pop(option), given.pop(f"{option}_file")
+        forms += [] if text is None else [(name, text)]
+        forms += [] if file is None else [(name, show.read_text(file))]
+    if len(forms) > 1:
+        raise click.UsageError(
+            "--json-schema, --json-schema-file, --grammar and --grammar-file exclude each other"
+        )
+    return dict(forms)
 
 
 def unescaped(text: Any) -> Any:
@@ -147,12 +164,18 @@ class Answer:
             raise OptionError(
                 f"the prompt: expected at most {llm.context} tokens, the size of the context, got {len(ids)}"
             )
+        constraint = llm.constraint(**asked.form) if asked.form else None
         with Postponed() as signals:
             for end in range(BATCH, len(ids), BATCH):
                 for _ in llm.generate(ids[:end], 0):
                     signals.check()
             for piece in llm.generate(
-                ids, asked.max_tokens, sampling=sampling or asked.sampling, stop=asked.stop, slide=asked.slide
+                ids,
+                asked.max_tokens,
+                sampling=sampling or asked.sampling,
+                stop=asked.stop,
+                slide=asked.slide,
+                constraint=constraint,
             ):
                 self.text += piece.text
                 self.tokens += [] if piece.token is None else [piece.token]

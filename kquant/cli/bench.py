@@ -16,6 +16,7 @@ import kquant
 from kquant._text import count, printable, size
 from kquant.cli import show
 from kquant.cli.signals import Postponed
+from kquant.cli.smollm2 import model_or_demo
 from kquant.parallel.pool import available_threads
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def numbers(least: int) -> Callable[[click.Context, click.Parameter, str | None]
 @click.option(
     "-o", "--output", type=click.Choice(("md", "json")), default="md", help="Markdown, the default, or JSON."
 )
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 def bench(
     models: tuple[Path, ...],
     prompts: tuple[int, ...],
@@ -100,6 +102,7 @@ def bench(
     types_k: str,
     types_v: str,
     output: str,
+    as_json: bool,
 ) -> None:
     """Measure how fast models read prompts (pp512) and generate (tg128), as llama-bench does.
 
@@ -107,12 +110,13 @@ def bench(
     of models, threads and types is measured. Tokens are drawn at random, the same ones each time; nothing is
     sampled. The last column is the mean of the repetitions and their standard deviation.
     """
+    as_json = as_json or output == "json"
     tests = [Test(n, 0) for n in prompts if n] + [Test(0, n) for n in generated if n]
     if not tests:
         raise click.UsageError("expected a test: --n-prompt or --n-gen of at least 1")
     context = max(test.n for test in tests)
     runs = [
-        Run(Subject.of(show.model_or_demo(path)), n, k.upper(), v.upper())
+        Run(Subject.of(model_or_demo(path)), n, k.upper(), v.upper())
         for path in models or (None,)
         for n in threads or (available_threads(),)
         for k in types_k.split(",")
@@ -126,9 +130,9 @@ def bench(
         with run.model(context) as llm:
             for test in tests:
                 results.append(Result(run, test, tuple(nanoseconds(llm, test, repetitions))))
-                if output == "md":
+                if not as_json:
                     click.echo("\n".join(table.lines(results[-1])))
-    if output == "json":
+    if as_json:
         show.write_json([result.to_dict() for result in results])
 
 

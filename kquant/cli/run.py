@@ -13,6 +13,7 @@ import click
 import kquant
 from kquant.cli import show
 from kquant.cli.answers import Answer, Asked, logit_bias
+from kquant.cli.smollm2 import model_or_demo
 
 if TYPE_CHECKING:
     from kquant.runtime.language_model import LanguageModel
@@ -22,7 +23,7 @@ __all__ = ["run"]
 
 
 @click.command(options_metavar="[OPTIONS]")
-@show.model_argument
+@click.argument("model", metavar="[MODEL.gguf]", required=False, type=click.Path(path_type=Path))
 @click.option("-p", "--prompt", metavar="TEXT", help="The text to go on with, or the message to answer.")
 @click.option("-f", "--file", metavar="FILE", type=click.Path(path_type=Path), help="The same from a file.")
 @click.option("-i", "--interactive", is_flag=True, help="Converse: read messages until Ctrl-D or /exit.")
@@ -126,6 +127,14 @@ __all__ = ["run"]
     metavar="TEXT",
     help="Ends the generation where it would appear; repeatable.",
 )
+@click.option("--grammar", metavar="GBNF", help="A grammar, as llama.cpp has them, that the text keeps to.")
+@click.option("--grammar-file", metavar="FILE", type=click.Path(path_type=Path), help="The same from a file.")
+@click.option(
+    "-j", "--json-schema", metavar="SCHEMA", help="The text is JSON that meets the schema; {} for any."
+)
+@click.option(
+    "-jf", "--json-schema-file", metavar="FILE", type=click.Path(path_type=Path), help="The same from a file."
+)
 @click.option("--no-escape", is_flag=True, help="Leave \\n, \\t and \\\\ in -p, -sys and -r as they are.")
 @click.option("--no-perf", is_flag=True, help="Print no timing lines to standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object when all is done.")
@@ -141,7 +150,7 @@ def run(model: Path | None, **options: Any) -> None:
     asked = Asked.of(options)
     prompt = asked.text()
     with kquant.LanguageModel(
-        show.model_or_demo(model),
+        model_or_demo(model),
         context=asked.context,
         threads=asked.threads,
         cache_type_k=asked.cache_type_k,

@@ -48,8 +48,6 @@ __all__ = [
     "complete_cache_type",
     "json_option",
     "line",
-    "model_argument",
-    "model_or_demo",
     "percent",
     "read_text",
     "share",
@@ -79,9 +77,6 @@ threads_option = click.option(
 PLAIN_WIDTH = 240
 GAP, CUT_WIDTH = 2, 16
 """Characters between columns, and of a column that is shortened in a narrow terminal."""
-model_argument = click.argument(
-    "model", metavar="[MODEL.gguf]", required=False, type=click.Path(path_type=Path)
-)
 tensors_option = click.option("--tensors", metavar="REGEX", help="Only tensors whose name this finds.")
 top_option = click.option(
     "--top",
@@ -102,15 +97,6 @@ def complete_cache_type(ctx: click.Context, param: click.Parameter, incomplete: 
     from kquant.runtime.cache import CACHE_TYPES
 
     return [CompletionItem(name) for name in CACHE_TYPES if name.startswith(incomplete.upper())]
-
-
-def model_or_demo(path: Path | None) -> Path:
-    """A model that is named, else SmolLM2, if its package is installed; `MissingModelError` if it is not."""
-    if path is not None:
-        return path
-    from kquant.cli.demo import find_model
-
-    return find_model()
 
 
 def read_text(path: Path) -> str:

@@ -30,7 +30,7 @@ from kquant.kernels.language.lanes import (
 )
 from kquant.kernels.language.mark import kernel
 
-__all__ = ["LANES", "attend", "normalize", "silu_gate"]
+__all__ = ["LANES", "NUMBERS", "attend", "multiply", "normalize", "silu_gate"]
 
 LANES = 16
 """Elements that are worked on at a time: heads and rows are whole numbers of them."""
@@ -124,7 +124,7 @@ def silu_gate() -> Any:
     return compiled(_silu_gate, f"{rows}, {rows}, float32[:, ::1]", "forward-silu_gate")
 
 
-# ---------------------------------------------------------------- attention
+# ---------------------------------------------------------------- products of numbers
 
 
 @kernel
@@ -135,6 +135,73 @@ def _float_from(row: Rows, at: int) -> Lanes:
 @kernel
 def _half_from(row: Rows, at: int) -> Lanes:
     return float_of_half(load_run(row, at, LANES))
+
+
+@kernel
+def _bfloat_from(row: Rows, at: int) -> Lanes:
+    return float_of_bits(load_run(row, at, LANES) << 16)
+
+
+NUMBERS = {"F32": _float_from, "F16": _half_from, "BF16": _bfloat_from}
+
+
+@cache
+def _multiply(name: str) -> Callable[..., None]:
+    number = NUMBERS[name]
+
+    @kernel
+    def drive(w: Rows, x: Rows, first: int, last: int, out: Rows) -> None:
+        n, width, scratch = x.shape[0], x.shape[1], np.empty(LANES, np.float32)
+        whole = n - n % 4
+        for row in range(first, last):
+            for c in range(0, whole, 4):
+                s0, s1, s2, s3 = nothing(), nothing(), nothing(), nothing()
+                for i in range(0, width, LANES):
+                    value = number(w[row], i)
+                    s0 = s0 + value * load_run(x[c], i, LANES)
+                    s1 = s1 + value * load_run(x[c + 1], i, LANES)
+                    s2 = s2 + value * load_run(x[c + 2], i, LANES)
+                    s3 = s3 + value * load_run(x[c + 3], i, LANES)
+                out[c, row] = sum_of(scratch, s0)
+                out[c + 1, row] = sum_of(scratch, s1)
+                out[c + 2, row] = sum_of(scratch, s2)
+                out[c + 3, row] = sum_of(scratch, s3)
+        for c in range(whole, n):
+            row = first
+            while row + 4 <= last:
+                s0, s1, s2, s3 = nothing(), nothing(), nothing(), nothing()
+                for i in range(0, width, LANES):
+                    value = load_run(x[c], i, LANES)
+                    s0 = s0 + number(w[row], i) * value
+                    s1 = s1 + number(w[row + 1], i) * value
+                    s2 = s2 + number(w[row + 2], i) * value
+                    s3 = s3 + number(w[row + 3], i) * value
+                out[c, row] = sum_of(scratch, s0)
+                out[c, row + 1] = sum_of(scratch, s1)
+                out[c, row + 2] = sum_of(scratch, s2)
+                out[c, row + 3] = sum_of(scratch, s3)
+                row += 4
+            while row < last:
+                s0 = nothing()
+                for i in range(0, width, LANES):
+                    s0 = s0 + number(w[row], i) * load_run(x[c], i, LANES)
+                out[c, row] = sum_of(scratch, s0)
+                row += 1
+
+    return drive
+
+
+def multiply(name: str) -> Any:
+    """(w, x, first, last, out): rows `first` to `last` of w (m, width), times x (n, width), into out (n, m).
+
+    name: F32, of float32; F16 or BF16, of uint16, their bits.
+    """
+    number = "float32" if name == "F32" else "uint16"
+    signature = f"R({number}, 2), R(float32, 2), intp, intp, float32[:, ::1]"
+    return compiled(_multiply(name), signature, f"forward-multiply-{name.lower()}")
+
+
+# ---------------------------------------------------------------- attention
 
 
 @cache

@@ -48,7 +48,7 @@ class Request:
             raise OptionError(f"Requested tokens ({len(self.tokens)}) exceed context window of {context}")
         room = context - len(self.tokens)
         self._max_tokens = min(max_tokens, room) if max_tokens and max_tokens > 0 else room
-        self._text = TextStream(lambda token: llama.llm.tokenizer.token_bytes(token, False), stop)
+        self._text = TextStream(lambda token: llama.llm.tokenizer.token_bytes(token, False), stop, "ignore")
         self._generated: list[int] = []
         self._finish = "length"
         self._head = {

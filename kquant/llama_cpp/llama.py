@@ -264,7 +264,7 @@ class Llama(Steps):
         cache_dir: str | None = None,
         **options: Any,
     ) -> Llama:
-        """A file of the Hugging Face Hub, by its name or a pattern such as "*Q8_0.gguf".
+        """A file of the Hugging Face Hub, by its name or a pattern such as ``*Q8_0.gguf``.
 
         Raises `MissingDependencyError` without the package huggingface_hub, and `OptionError` if not exactly
         one file has such a name.

@@ -131,8 +131,9 @@ class Steps:
         return -1 if found is None else found
 
     def token_nl(self) -> int:
-        """The token of a line's end."""
-        return self._llm.tokenize("\n", add_special=False)[-1]
+        """The token of a line's end, or -1."""
+        found = self._llm.tokenize("\n", add_special=False)
+        return found[-1] if found else -1
 
     def pooling_type(self) -> int:
         """How tokens become one embedding: 0 not at all, 1 mean, 2 first, 3 last token."""
@@ -318,6 +319,9 @@ class Steps:
         if temperature < 0:
             temperature = 1.0
             settings |= {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
+        for name in ("top_p", "min_p", "typical_p"):  # beyond the bounds llama.cpp does as at them
+            if name in settings:
+                settings[name] = min(max(settings[name], 0.0), 1.0)
         seed = self._seed & DEFAULT_SEED  # llama.cpp has 32 bits
         return Sampling(
             temperature=temperature,

@@ -30,6 +30,9 @@ FORWARD: dict[str, Callable[[], Any]] = {
     "forward-silu_gate": forward.silu_gate,
     "forward-attend-f32": lambda: forward.attend(False),
     "forward-attend-f16": lambda: forward.attend(True),
+    "forward-multiply-f32": lambda: forward.multiply("F32"),
+    "forward-multiply-f16": lambda: forward.multiply("F16"),
+    "forward-multiply-bf16": lambda: forward.multiply("BF16"),
 }
 """What a forward pass does beside products."""
 

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from kquant.arrays.tensor import QuantizedTensor
 from kquant.kernels import forward
 from kquant.kernels.forward import LANES
 from kquant.models.operations import Attend
@@ -16,7 +17,7 @@ from kquant.runtime.functions import alibi_slopes
 __all__ = ["Compiled"]
 
 SECONDS_PER_PRODUCT = 5e-11
-"""Of an element of a query with one of a key, and of a share with an element of a value."""
+"""Of two elements, and adding it."""
 NONE = np.zeros(0, np.float32)
 NO_BIAS = np.zeros((0, 0), np.float32)
 
@@ -49,6 +50,23 @@ class Compiled:
             return None
         out = np.empty(gate.shape, np.float32)
         forward.silu_gate()(np.ascontiguousarray(gate), np.ascontiguousarray(up), out)
+        return out
+
+    def products(self, x: _Floats, w: QuantizedTensor) -> _Floats | None:
+        """Rows of x times rows of a weight (m, width) of numbers, each with each as if it were alone."""
+        if x.shape[1] % LANES or w.type.name not in forward.NUMBERS:
+            return None
+        rows = w.data.view("<f4" if w.type.name == "F32" else "<u2")
+        kernel, out = forward.multiply(w.type.name), np.empty((len(x), len(rows)), np.float32)
+        seconds = rows.size * len(x) * SECONDS_PER_PRODUCT
+        step = max(4, len(rows) // 64 // 4 * 4)
+        (self._pool or default_pool()).run(
+            lambda first, last: kernel(rows, x, first, last, out),
+            len(rows),
+            step,
+            most=len(rows),
+            seconds=seconds,
+        )
         return out
 
     def attend(

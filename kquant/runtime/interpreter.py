@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-import kquant
 from kquant.arrays.codec import execution_of
 from kquant.arrays.tensor import QuantizedTensor
 from kquant.errors import ModelError, NonFiniteError, OptionError
@@ -56,9 +55,6 @@ __all__ = ["Interpreter"]
 _Floats: TypeAlias = Any  # an array of float32; NumPy's operators are typed for float64
 _Ints = npt.NDArray[np.intp]
 
-KEPT = 1 << 24
-"""Elements of embeddings and of other small tensors that stay unpacked."""
-
 
 class Interpreter:
     """A program with its weights.
@@ -81,7 +77,7 @@ class Interpreter:
         execution: Execution | None = None,
         watcher: Watcher | None = None,
     ) -> None:
-        self.program, self._pool, self._execution = program, pool, execution
+        self.program, self._pool = program, pool
         self._how = execution_of(execution)
         self._compiled = Compiled(pool) if self._how == "numba" else None
         self._source, self._watcher = tensors, watcher
@@ -235,16 +231,14 @@ class Interpreter:
         return [y for y in found if y is not None]
 
     def _number_products(self, x: _Floats, w: QuantizedTensor) -> _Floats:
-        """Column by column, since BLAS sums several in another order than one."""
-        whole = self._packed.get(w.name or "")
-        values = self._values(whole.name or "") if whole is w and w.shape[0] * w.shape[1] <= KEPT else None
-        out = np.empty((len(x), w.shape[0]), np.float32)
-        if values is not None:
-            for i, row in enumerate(x):
-                np.matmul(values, row, out=out[i])
-            return out
+        """Column by column where BLAS multiplies, which sums several in another order than one."""
+        if self._compiled is not None:
+            found = self._compiled.products(x, w)
+            if found is not None:
+                return found
+        values, out = w.numpy(), np.empty((len(x), w.shape[0]), np.float32)
         for i, row in enumerate(x):
-            kquant.matmul(w, row, out=out[i], pool=self._pool, execution=self._execution)
+            np.matmul(values, row, out=out[i])
         return out
 
     def _rotate(self, run: _Run, o: Rotate) -> _Floats:

@@ -212,7 +212,7 @@ class LanguageModel:
             slide: When the context is full, forget its older half, but for the beginning, and go on; else
                 that is the end, or, before `max_tokens`, an `OptionError`.
             constraint: What `LanguageModel.constraint` has made: a form that the text keeps to.
-            parse_special: Whether texts such as "<|im_start|>" in the prompt stand for special tokens.
+            parse_special: Whether the texts of special tokens in the prompt stand for these tokens.
             **settings: Fields of `Sampling`, in place of `sampling`: temperature, top_k, seed and so on.
 
         Yields:

@@ -22,7 +22,8 @@ class TextStream:
     All pieces together are what ``bytes.decode("utf-8", "replace")`` makes of the bytes of all tokens, cut at
     the stop string that is complete first. How the text is cut into tokens makes no difference.
 
-    `token_bytes` gives the bytes of a token: none for a token that is not shown. Raises `OptionError` for a
+    `token_bytes` gives the bytes of a token: none for a token that is not shown. `errors` is "replace" or, to
+    leave out bytes that are no characters, "ignore". Raises `OptionError` for a
     stop string that is empty or no string.
 
     >>> tokens = [b"caf", b"\\xc3", b"\\xa9 au", b" la", b"it. U", b"ser: more", b" and more"]
@@ -33,14 +34,16 @@ class TextStream:
     ('', True, 'User:')
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes], stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, token_bytes: Callable[[int], bytes], stop: Sequence[str] = (), errors: str = "replace"
+    ) -> None:
         self.stop = tuple(texts_of("stop", stop))
         if "" in self.stop:
             raise OptionError("stop: expected strings with characters, got ''")
         self.matched: str | None = None
         """The stop string that ended the text."""
         self._token_bytes = token_bytes
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
         self._held = ""
         self._longest = max(map(len, self.stop), default=0)
 

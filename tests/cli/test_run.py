@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -20,7 +23,8 @@ from support.golden_models import FOLDER
 from support.language_models import END, TOKENS, tiny_language_model
 from support.processes import interruptible
 
-A, B = TOKENS.index("a"), TOKENS.index("b")
+ROOT = Path(__file__).parents[2]
+A = TOKENS.index("a")
 ALWAYS_A = "-l", f"{A}+1000"
 
 
@@ -107,6 +111,25 @@ def test_a_long_prompt_is_read_in_parts(
     assert found["timings"]["prompt_tokens"] == 2 * BATCH + 3  # type: ignore[index]
     with kquant.LanguageModel(path) as llm:
         assert [piece.token for piece in llm.generate(prompt, 4, temperature=0)] == found["tokens"]
+
+
+def test_a_text_that_keeps_to_a_form(
+    model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = model, "-p", "a", "-n", "20", "--temp", "0"
+    (tmp_path / "grammar.gbnf").write_text('root ::= "ab" "c"')
+    for form in (["--grammar", 'root ::= "ab" "c"'], ["--grammar-file", str(tmp_path / "grammar.gbnf")]):
+        found = described(capsys, *asked, *form)
+        assert (found["text"], found["finish"]) == ("abc", "stop")
+    assert described(capsys, *asked, "-j", '{"enum": [12]}')["text"] == "12"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("b\nc\n"))
+    assert answer(capsys, model, "-i", "-j", '{"enum": [12]}') == "12\n12\n"
+    assert failure(capsys, *asked, "-j", "{").startswith("--json-schema: ")
+    assert failure(capsys, *asked, "--grammar", "root ::= nothing").startswith("--grammar: ")
+    assert "exclude each other" in failure(capsys, *asked, "-j", "{}", "--grammar", "root ::= [a]", code=2)
+    monkeypatch.setattr("kquant.runtime.constraints.find_spec", lambda name: None)
+    assert main(["run", *asked, "-j", "{}"]) == 1
+    assert capsys.readouterr().err.splitlines()[1] == "hint: pip install 'kquant-gguf[constrain]'"
 
 
 def test_chat(model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -211,7 +234,7 @@ def test_files_that_cannot_be_run(capsys: pytest.CaptureFixture[str], tmp_path: 
 def test_without_a_model_and_without_the_demo(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kquant.cli.demo.PACKAGE", "email")
+    monkeypatch.setattr("kquant.cli.smollm2.PACKAGE", "email")
     assert main(["run", "-p", "a"]) == 1
     error, hint = capsys.readouterr().err.splitlines()
     assert "SmolLM2-135M-Instruct" in error
@@ -295,7 +318,7 @@ def test_a_terminal_obeys_no_model(
 def test_smollm2_says_what_it_says_under_llama_cpp(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from kquant.cli.demo import find_model
+    from kquant.cli.smollm2 import find_model
 
     with np.load(FOLDER / "smollm2-q4_1.npz") as archive:
         tokens = archive["tokens"].tolist()
@@ -305,3 +328,26 @@ def test_smollm2_says_what_it_says_under_llama_cpp(
         assert llm.tokenize(llm.detokenize(tokens)) == tokens
     found = described(capsys, "-f", str(tmp_path / "prompt.txt"), "--temp", "0", "-n", "24")
     assert found["tokens"] == greedy[:24]
+
+
+@pytest.mark.demo
+@pytest.mark.slow
+def test_the_readme(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says under "Run a model" happens."""
+    from kquant.cli.smollm2 import find_model
+
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Run a model\n")[2]
+    blocks = dict(
+        re.findall(r"^```(\w+)\n(.*?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    )
+    program, command, *arguments = shlex.split(blocks["sh"])
+    assert (program, command) == ("kquant", "run")
+    assert answer(capsys, *arguments) == blocks["text"]
+    shutil.copy(find_model(), tmp_path / "MODEL.gguf")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, kquant.LanguageModel] = {}
+    exec(blocks["python"], names)
+    names["llm"].close()
+    assert capsys.readouterr().out.startswith(blocks["text"].rstrip("\n"))

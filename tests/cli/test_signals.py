@@ -34,6 +34,14 @@ def test_one_waits() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_until_the_end_of_a_block() -> None:
+    with Postponed() as postponed:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            postponed.check()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_the_second_is_answered_at_once() -> None:
     postponed = Postponed()
     postponed.begin()

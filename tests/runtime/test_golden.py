@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kquant
-from kquant.cli.demo import find_model
+from kquant.cli.smollm2 import find_model
 from support.golden_models import FOLDER, NAMES, model_path, recorded, squared_error
 
 with np.load(FOLDER / "caches.npz") as _archive:

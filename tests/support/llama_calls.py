@@ -11,7 +11,9 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 PLANETS = "Q: Name the planets in the solar system? A: "
@@ -155,7 +157,24 @@ def answers(Llama: Any, path: str) -> dict[str, Any]:
     return result
 
 
+@cache
+def recorded() -> dict[str, Any]:
+    """What llama-cpp-python answered with SmolLM2."""
+    path = Path(__file__).parents[1] / "golden" / "runtime" / "llama_cpp_python.json"
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def shape_of(value: Any) -> Any:
+    """Keys in their order, and types; of a list, the first."""
+    if isinstance(value, dict):
+        return {key: shape_of(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [shape_of(value[0])] if value else []
+    return type(value).__name__
+
+
 if __name__ == "__main__":
-    from llama_cpp import Llama  # type: ignore[attr-defined]
+    from llama_cpp import Llama
 
     json.dump(answers(Llama, sys.argv[1]), sys.stdout, indent=1)

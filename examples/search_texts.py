@@ -2,7 +2,7 @@
 
 Best with a model that was trained for it, of the BERT family; others embed, too.
 
-python examples/embeddings_search.py model.gguf
+python examples/search_texts.py model.gguf
 """
 
 import sys

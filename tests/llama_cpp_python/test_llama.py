@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ import pytest
 import kquant
 from kquant import OptionError, llama_cpp
 from kquant.llama_cpp import Llama, LlamaGrammar, LogitsProcessorList, StoppingCriteriaList
-from support.speaking_models import write_speaking_model
+from support.llama_calls import CALLS, recorded, shape_of
+from support.speaking_models import TOKENS, write_speaking_model
 
 USER = [{"role": "user", "content": "hi"}]
 
@@ -38,6 +41,19 @@ def test_what_is_generated_is_what_the_language_model_generates(llm: Llama, path
     with kquant.LanguageModel(path, context=128) as other:
         expected = "".join(piece.text for piece in other.generate("the sea", 12, temperature=0.0))
     assert text_of(llm("the sea", max_tokens=12, temperature=0)) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["completion", "stream", "logprobs, stream", "chat", "chat, stream", "chat, logprobs"]
+)
+def test_dictionaries_are_those_of_llama_cpp_python(llm: Llama, name: str) -> None:
+    def known(value: Any) -> Any:
+        """Without the tokens, which are keys of `top_logprobs`."""
+        return json.loads(
+            re.sub(r'("top_logprobs": )\[\{("[^"]+": "float"(, )?)+\}\]', r"\1[]", json.dumps(value))
+        )
+
+    assert json.dumps(known(shape_of(CALLS[name](llm)))) == json.dumps(known(shape_of(recorded()[name])))
 
 
 def test_a_stream_gives_the_same_text_in_parts(llm: Llama) -> None:
@@ -110,6 +126,19 @@ def test_what_a_caller_has_done_between_tokens(llm: Llama) -> None:
     )
     assert text_of(answer) == "bb"
     assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_bytes_that_are_no_characters_are_left_out(llm: Llama) -> None:
+    half = TOKENS.index("<0xF0>")
+    assert llm.detokenize([half]) == b"\xf0"
+    answer = llm("a", max_tokens=3, temperature=0, logit_bias={half: 1000.0})
+    assert (text_of(answer), answer["usage"]["completion_tokens"]) == ("", 3)
+    assert [text_of(part) for part in llm("a", max_tokens=3, logit_bias={half: 1000.0}, stream=True)] == [""]
+
+
+def test_bounds_are_those_of_llama_cpp(llm: Llama) -> None:
+    as_it_is = text_of(llm("a", max_tokens=4, seed=3, top_p=1.0, min_p=0.0))
+    assert text_of(llm("a", max_tokens=4, seed=3, top_p=2.0, min_p=-1.0)) == as_it_is
 
 
 def test_suffix(llm: Llama) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kquant.llama_cpp import Llama
 from support.files import smollm2
-from support.llama_calls import CALLS, EMBEDDINGS, ERRORS, answers
+from support.llama_calls import CALLS, EMBEDDINGS, ERRORS, answers, recorded, shape_of
 
 pytestmark = [pytest.mark.demo, pytest.mark.slow]
 
-RECORDED = Path(__file__).parents[1] / "golden" / "runtime" / "llama_cpp_python.json"
 # greedy texts that hang on two logits nearer to each other than llama.cpp is to itself; what it does with a
 # suffix, and the log probabilities of a prompt, that it takes from the row after
 OTHER_TEXTS = {"unlimited", "repeat penalty", "suffix", "logprobs, echo", "create_embedding, list"}
@@ -23,23 +21,8 @@ OTHER_ERRORS = {"error: empty", "error: option"}
 
 
 @cache
-def recorded() -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
-    return result
-
-
-@cache
 def found() -> dict[str, Any]:
     return answers(Llama, str(smollm2()))
-
-
-def shape_of(value: Any) -> Any:
-    """Keys in their order, and types; of a list, the first."""
-    if isinstance(value, dict):
-        return {key: shape_of(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [shape_of(value[0])] if value else []
-    return type(value).__name__
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
