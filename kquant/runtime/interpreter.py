@@ -127,13 +127,15 @@ class Interpreter:
         Returns:
             float32 (wanted, n_vocab), or (wanted, n_embd).
 
-        Raises `NonFiniteError` if they, or values on the way, are NaN or infinite.
+        Raises `NonFiniteError` if they, or values on the way, are NaN or infinite, `ModelError` if the model
+        has no logits, and `OptionError` if it is closed.
         """
         if self.is_closed:
             raise OptionError("expected an open model, got one that is closed")
         run = _Run(tokens, cache, wanted)
         result = self.program.embedding if embeddings else self.program.logits
-        assert result is not None
+        if result is None:
+            raise ModelError("expected a model that has logits, got one that only makes embeddings")
         with np.errstate(all="ignore"):  # what is not finite is told of at the end
             for i, operation in enumerate(self.program.operations):
                 made = self._do[type(operation)](run, operation)

@@ -60,7 +60,9 @@ class Session:
             follow each token.
 
         Raises:
-            OptionError: A token is none of the vocabulary, there is none, or the context is full.
+            OptionError: A token is none of the vocabulary, there is none, the context is full, or some were
+                read before, by a model whose tokens see all others.
+            ModelError: The model has no logits.
         """
         tokens = checked_ids(ids, self._n_vocab)
         with self._lock:
@@ -96,6 +98,10 @@ class Session:
             raise OptionError(
                 f"expected at most {self.cache.capacity} tokens in the context, got "
                 f"{len(self.tokens) + len(tokens)}: give the model a larger one with context="
+            )
+        if self.tokens and not self._interpreter.program.is_causal:
+            raise OptionError(
+                f"expected an empty sequence, as tokens of this model see those that follow, got {len(self)}"
             )
         found = []
         batch = BATCH if self._interpreter.program.is_causal else len(tokens)

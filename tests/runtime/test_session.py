@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kquant
-from kquant import LanguageModel, OptionError
+from kquant import LanguageModel, ModelError, OptionError
 from kquant.gguf import read
 from support import drawn_models
 from support.golden_models import model_path, recorded
@@ -180,3 +180,16 @@ def test_the_same_model_with_other_weights_or_angles(llm: LanguageModel, tmp_pat
         short.session().save(tmp_path / "session.npz")
         with pytest.raises(OptionError, match="expected a session of"):
             long.session().load(tmp_path / "session.npz")
+
+
+def test_a_model_whose_tokens_see_all_others() -> None:
+    name = next(name for name in drawn_models.EMBEDDERS if "bert" in name)
+    with LanguageModel(drawn_models.model_path(name)) as llm:
+        session = llm.session()
+        with pytest.raises(ModelError, match="expected a model that has logits"):
+            session.read([1, 2])
+        session.read([1, 2], embeddings=True)
+        with pytest.raises(OptionError, match=r"expected an empty sequence, as tokens .*, got 2"):
+            session.read([3], embeddings=True)
+        session.truncate(0)
+        assert session.read([3], embeddings=True).shape == (llm.hyperparameters.n_embd,)
