@@ -103,6 +103,7 @@ class Session:
             raise OptionError(
                 f"expected an empty sequence, as tokens of this model see those that follow, got {len(self)}"
             )
+        self.cache.truncate(len(self.tokens))  # Ctrl-C may have come between its growing and theirs
         found = []
         batch = BATCH if self._interpreter.program.is_causal else len(tokens)
         for first in range(0, len(tokens), batch):

@@ -193,3 +193,10 @@ def test_a_model_whose_tokens_see_all_others() -> None:
             session.read([3], embeddings=True)
         session.truncate(0)
         assert session.read([3], embeddings=True).shape == (llm.hyperparameters.n_embd,)
+
+
+def test_an_interrupt_between_cache_and_tokens(llm: LanguageModel) -> None:
+    session = llm.session()
+    session.read(TOKENS[:5])
+    del session.tokens[3:]
+    assert np.array_equal(session.read(TOKENS[3:8]), llm.logits(TOKENS[:8])[-1])
