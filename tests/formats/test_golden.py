@@ -22,7 +22,7 @@ def test_the_arrays_are_the_ones_of_the_manifest() -> None:
             assert golden.sha256(case.bytes) == case.sha256, str(case)
 
 
-@both
+@pytest.mark.parametrize("execution", ["numba", pytest.param("numpy", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("type_name", golden.TYPES)
 def test_quantize(type_name: str, execution: Execution) -> None:
     """All inputs that share a row length and importance weights in one call, as rows of one array."""

@@ -25,7 +25,7 @@ DEEP = ("baichuan-13b", "baichuan-7b", "command-r-plus", "exaone4-32b", "gemma3-
 MARKED = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in NAMES]
 
 
-@pytest.mark.parametrize("execution", ["numba", "numpy"])
+@pytest.mark.parametrize("execution", ["numba", pytest.param("numpy", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MARKED)
 def test_logits_and_greedy_tokens(name: str, execution: Execution) -> None:
     golden = recorded(name)
