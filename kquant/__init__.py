@@ -1,4 +1,4 @@
-"""Quantize, dequantize and requantize GGUF models, byte for byte as ggml does it.
+"""Quantize, dequantize, requantize and run GGUF models, with the bytes of ggml.
 
 ::
 

@@ -93,7 +93,7 @@ class _Commands(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Quantize GGUF models, byte for byte as llama-quantize does it."""
+    """Quantize GGUF models, byte for byte as llama-quantize does it, look into them, and run them."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -40,7 +40,8 @@ class Session:
         """Keys and values of the tokens."""
         self.tokens: list[int] = []
         """What has been read."""
-        self._lock, self._reader = RLock(), None  # type: tuple[RLock, object]
+        self._lock = RLock()
+        self._reader: object = None  # see `read_after`
 
     def __len__(self) -> int:
         return len(self.tokens)
