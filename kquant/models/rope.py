@@ -87,7 +87,9 @@ def angles(
         ramp = _ramp(rope) * np.float32(rope.extrapolation)
         mixed = mixed * (1 - ramp) + theta * ramp
         magnitude *= np.float32(1 + 0.1 * math.log(1 / rope.scale))
-    return np.stack([np.cos(mixed) * magnitude, np.sin(mixed) * magnitude])
+    wide = mixed.astype(np.float64)  # rounded from float64, they are the same on every processor
+    cos, sin = np.cos(wide).astype(np.float32), np.sin(wide).astype(np.float32)
+    return np.stack([cos * magnitude, sin * magnitude])
 
 
 def _ramp(rope: Rope) -> npt.NDArray[np.float32]:
